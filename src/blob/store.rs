@@ -1,0 +1,302 @@
+//! The contract: every operation of the service that the file system needs, and the plain data that goes in and out.
+
+use std::{collections::BTreeMap, fmt, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+use super::{BlobName, Body, Result};
+
+/// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ETag(pub Arc<str>);
+
+impl fmt::Debug for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// User metadata. Names compare case-insensitively (they are HTTP header names) and are kept in lower case.
+pub type Metadata = BTreeMap<String, String>;
+
+/// The identity of a block inside a blob: 1 to 64 bytes, before base64. All ids of one blob have one length.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockId(pub Bytes);
+
+/// Which of the three kinds a blob is. Only block blobs are written by us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BlobKind {
+    /// Blocks committed by a list, or one Put Blob.
+    Block,
+    /// Grows by Append Block only.
+    Append,
+    /// 512-byte pages.
+    Page,
+}
+
+/// The content headers that a rewrite must carry over, since Put Blob and Put Block List reset them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContentHeaders {
+    /// Content-Type.
+    pub content_type: Option<String>,
+    /// Content-Encoding.
+    pub content_encoding: Option<String>,
+    /// Content-Language.
+    pub content_language: Option<String>,
+    /// Content-Disposition.
+    pub content_disposition: Option<String>,
+    /// Cache-Control.
+    pub cache_control: Option<String>,
+}
+
+/// What the service says about a blob (HEAD, GET and LIST answer the same facts).
+#[derive(Clone, Debug)]
+pub struct BlobProperties {
+    /// The version.
+    pub etag: ETag,
+    /// Bytes in it.
+    pub length: u64,
+    /// Time of the last write of data or metadata, to the second.
+    pub last_modified: SystemTime,
+    /// Block, append or page.
+    pub kind: BlobKind,
+    /// User metadata (x-ms-meta-*).
+    pub metadata: Metadata,
+    /// Content headers to carry over.
+    pub headers: ContentHeaders,
+    /// Content-MD5 of the whole blob, where the service knows it.
+    pub content_md5: Option<[u8; 16]>,
+    /// Access tier ("Hot", "Archive", ...) where it has one of its own.
+    pub access_tier: Option<String>,
+    /// Number of tags (x-ms-tag-count); a rewrite would drop them.
+    pub tag_count: u32,
+    /// Whether a lease is active.
+    pub leased: bool,
+    /// x-ms-copy-id of the last copy onto this blob, and its status ("success", "pending", ...).
+    pub copy: Option<(String, String)>,
+}
+
+/// A body as it arrives. Breaks are resumed by the store; an `Err` is final.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// The answer of a ranged GET.
+pub struct Download {
+    /// The blob's properties; `length` is that of the whole blob.
+    pub properties: BlobProperties,
+    /// The bytes that the body delivers: the range asked for, cut at the end of the blob (empty behind it).
+    pub range: Range<u64>,
+    /// The bytes, in order.
+    pub body: BodyStream,
+}
+
+/// What must hold for an operation to take place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// No condition.
+    None,
+    /// If-Match: only this version.
+    Match(ETag),
+    /// If-None-Match: `*`: only if there is no such blob.
+    Absent,
+    /// If-None-Match: anything but this version (reads: [`super::ErrorKind::NotModified`] when it still is).
+    NotMatch(ETag),
+}
+
+/// What Put Blob and Put Block List write beside the bytes.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    /// Condition on the blob that is replaced.
+    pub condition: Condition,
+    /// User metadata of the new version (replaces all of the old).
+    pub metadata: Metadata,
+    /// Content headers of the new version.
+    pub headers: ContentHeaders,
+    /// Tier to keep, where the replaced blob had one of its own.
+    pub access_tier: Option<String>,
+}
+
+/// The answer of a successful write.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The new version.
+    pub etag: ETag,
+    /// The service's time of it.
+    pub last_modified: SystemTime,
+}
+
+/// One committed block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedBlock {
+    /// Its id.
+    pub id: BlockId,
+    /// Bytes in it.
+    pub length: u64,
+}
+
+/// The committed blocks of a blob. Empty for a blob of one Put Blob, whatever its length.
+#[derive(Clone, Debug)]
+pub struct BlockList {
+    /// The version it belongs to.
+    pub etag: ETag,
+    /// Length of the blob.
+    pub length: u64,
+    /// The blocks, in order.
+    pub committed: Vec<CommittedBlock>,
+}
+
+/// One page of a listing to ask for.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// Only names that begin so.
+    pub prefix: String,
+    /// Whether names with a `/` behind the prefix are folded into [`ListEntry::Prefix`].
+    pub delimited: bool,
+    /// Where the page before ended.
+    pub marker: Option<String>,
+    /// Entries wanted at most (the service's maximum and default is 5000).
+    pub max_results: Option<u32>,
+}
+
+/// One entry of a listing. Entries come in the order of their names' UTF-8 bytes.
+#[derive(Clone, Debug)]
+pub enum ListEntry {
+    /// A blob, with its metadata.
+    Blob(BlobName, Box<BlobProperties>),
+    /// A common prefix, up to and with the `/`.
+    Prefix(String),
+}
+
+/// One page of a listing. A page may be empty and still have a next one.
+#[derive(Clone, Debug)]
+pub struct ListPage {
+    /// The entries.
+    pub entries: Vec<ListEntry>,
+    /// Where the next page starts; `None` at the end.
+    pub next_marker: Option<String>,
+}
+
+/// What kind of account it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountInfo {
+    /// Whether it has a hierarchical namespace (Data Lake Gen2).
+    pub hierarchical: bool,
+}
+
+/// A container of the Blob service. See the room's doc for what every method promises.
+#[async_trait]
+pub trait BlobStore: Send + Sync + fmt::Debug {
+    /// Identity for cache keys and messages: `host/account/container`. Equal text, equal container.
+    fn identity(&self) -> &str;
+
+    /// Reads `range` of a blob. A range behind the end delivers nothing and is no error.
+    ///
+    /// # Errors
+    /// `Precondition` when `condition` fails, `NotModified` for a `NotMatch` that is unchanged, `NotFound`.
+    async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download>;
+
+    /// The properties of a blob.
+    ///
+    /// # Errors
+    /// `NotFound`, and as [`Self::get`] for conditions.
+    async fn head(&self, name: &BlobName, condition: &Condition) -> Result<BlobProperties>;
+
+    /// One page of a listing, with metadata.
+    ///
+    /// # Errors
+    /// `ContainerNotFound`, `Denied`.
+    async fn list(&self, request: &ListRequest) -> Result<ListPage>;
+
+    /// Replaces or creates a whole blob in one request (up to 5000 MiB).
+    ///
+    /// # Errors
+    /// `Precondition` when somebody else's change is in the way.
+    async fn put_blob(&self, name: &BlobName, body: Body, options: &WriteOptions) -> Result<Committed>;
+
+    /// Stages a block. Takes no ETag condition: the id must carry a nonce of its writer (DESIGN 10.7).
+    ///
+    /// # Errors
+    /// `Invalid` when the id's length differs from that of the blob's other blocks.
+    async fn put_block(&self, name: &BlobName, id: &BlockId, body: Body) -> Result<()>;
+
+    /// Stages a block from a range of a blob of the same container, inside the service.
+    ///
+    /// # Errors
+    /// `Precondition` when the source is not `source_version`; `Unsupported` where the service cannot (Azurite), or
+    /// where no authorisation for the source can be made: the caller then reads and stages the bytes itself.
+    async fn put_block_from_url(
+        &self,
+        name: &BlobName,
+        id: &BlockId,
+        source: &BlobName,
+        source_range: Range<u64>,
+        source_version: &ETag,
+    ) -> Result<()>;
+
+    /// Commits blocks, each the latest of its id (uncommitted before committed).
+    ///
+    /// # Errors
+    /// `Precondition` when somebody else's change is in the way, `Invalid` when a block is unknown.
+    async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed>;
+
+    /// The committed blocks.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn get_block_list(&self, name: &BlobName) -> Result<BlockList>;
+
+    /// Copies a blob inside the container, with its metadata and headers, and returns when *this* copy has succeeded.
+    ///
+    /// # Errors
+    /// `Precondition` when the source is not `source_version` or `destination` does not hold.
+    async fn copy(
+        &self,
+        source: &BlobName,
+        source_version: &ETag,
+        name: &BlobName,
+        destination: &Condition,
+    ) -> Result<Committed>;
+
+    /// Deletes a blob.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition`, `Blocked` (lease, snapshots, legal hold).
+    async fn delete(&self, name: &BlobName, condition: &Condition) -> Result<()>;
+
+    /// Replaces all user metadata. Changes the ETag, not the bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition`.
+    async fn set_metadata(&self, name: &BlobName, metadata: &Metadata, condition: &Condition) -> Result<Committed>;
+
+    /// Replaces the content headers. Changes the ETag, not the bytes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Precondition`.
+    async fn set_headers(&self, name: &BlobName, headers: &ContentHeaders, condition: &Condition) -> Result<Committed>;
+
+    /// Properties and metadata of the container; `NotFound` never, `ContainerNotFound` when it is missing.
+    ///
+    /// # Errors
+    /// `ContainerNotFound`, `Denied`, `Unreachable`.
+    async fn container_metadata(&self) -> Result<Metadata>;
+
+    /// Creates the container.
+    ///
+    /// # Errors
+    /// `Precondition` when it exists already.
+    async fn create_container(&self, metadata: &Metadata) -> Result<()>;
+
+    /// Deletes the container and everything in it.
+    ///
+    /// # Errors
+    /// `ContainerNotFound`.
+    async fn delete_container(&self) -> Result<()>;
+
+    /// What kind of account it is (Get Account Information).
+    ///
+    /// # Errors
+    /// `Denied` where the credential may not ask.
+    async fn account_info(&self) -> Result<AccountInfo>;
+}

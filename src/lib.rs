@@ -1,0 +1,18 @@
+//! azblob-csi: Azure Blob containers as volumes, for Kubernetes and for mount(8).
+//!
+//! The map of the house. Dependencies point downwards only (a test in `test/tidy` holds the line):
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | `cli` | one file a role: controller, node, mount; flags, environment, exit codes |
+//! | `csi` | the gRPC services that the kubelet and the external provisioner call |
+//! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
+//! | `fuse` | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
+//! | `fs` | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
+//! | `cache` | memory budget, buffer pool, block cache. Knows nothing of files |
+//! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
+//! | `credential` | who we are: account key, SAS, connection string; clouds and endpoints |
+//!
+//! Start with `fs.rs` to understand the product, with `docs/ARCHITECTURE.md` to understand the choices.
+
+pub mod blob;
