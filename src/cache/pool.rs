@@ -1,0 +1,381 @@
+//! Recycled buffers of three sizes, each of which holds its share of the budget.
+//!
+//! Knows nothing of blocks or blobs. Memory comes from anonymous mappings that are carved into buffers of one size and
+//! live as long as the pool, so there is no fragmentation: a buffer that is given back is either kept warm for the next
+//! taker or its pages are returned to the kernel one by one (MADV_DONTNEED) while its addresses stay ours.
+//! Resident memory is therefore at most reserved + warm, and warm memory is kept only inside the budget.
+//!
+//! Why not the allocator: it keeps freed spans for itself, and 1 MiB allocations that come and go among small ones leave
+//! holes, so that resident memory drifts away from what the budget believes.
+
+use std::{fmt, ptr::NonNull};
+
+use crate::sync::{Arc, Mutex};
+
+use super::budget::{Budget, Class, Reservation};
+
+/// Sizes of buffers, in bytes: a small file, one piece (or a middle-sized file), one block.
+pub const BUFFER_BYTES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
+
+/// Largest buffer, in bytes.
+pub const BUFFER_BYTES_MAX: usize = BUFFER_BYTES[2];
+
+/// Bytes mapped at a time. Only addresses are taken: pages become resident when they are first written.
+const MAPPING_BYTES: usize = 16 << 20;
+
+/// Warm memory tolerated beyond the budget, so that a full cache can swap a block without a system call.
+const WARM_SLACK_BYTES: u64 = 4 << 20;
+
+const _: () = assert!(MAPPING_BYTES.is_multiple_of(BUFFER_BYTES_MAX));
+
+/// The pool. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Pool {
+    budget: Budget,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Short sections; system calls only when memory goes back to the kernel or a new mapping is made.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sizes: [Free; 3],
+    /// Bytes of all warm buffers.
+    warm_bytes: u64,
+    mappings: Vec<Mapping>,
+}
+
+/// Free buffers of one size.
+#[derive(Default)]
+struct Free {
+    /// Pages are resident: taken first.
+    warm: Vec<Slot>,
+    /// Pages went back to the kernel, or were never touched.
+    cold: Vec<Slot>,
+}
+
+/// Addresses of one buffer inside a mapping that outlives it.
+struct Slot(NonNull<u8>);
+
+// SAFETY: a slot is the sole right to a range of a private anonymous mapping; nothing in it belongs to a thread.
+unsafe impl Send for Slot {}
+
+/// One anonymous mapping, unmapped with the pool.
+struct Mapping {
+    start: NonNull<u8>,
+}
+
+// SAFETY: only the address for munmap; any thread may unmap.
+unsafe impl Send for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `Mapping::new` and every `Buffer` in it holds the `Inner` that owns us.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), MAPPING_BYTES) };
+    }
+}
+
+impl Mapping {
+    /// `None` when the kernel refuses (address space or overcommit limits).
+    fn new() -> Option<Self> {
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                MAPPING_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let start = NonNull::new(start.cast::<u8>())?;
+        // A huge page would make 2 MiB resident for a touched 4 KiB: the budget could not be kept. A refusal (kernels
+        // without huge pages) is what we want anyway.
+        // SAFETY: advice on the range just mapped.
+        unsafe { libc::madvise(start.as_ptr().cast(), MAPPING_BYTES, libc::MADV_NOHUGEPAGE) };
+        Some(Self { start })
+    }
+}
+
+impl Slot {
+    /// Gives the pages back to the kernel; the next touch finds zeroes.
+    fn release_pages(&self, bytes: usize) {
+        // SAFETY: the slot is the sole right to this page-aligned range, and nobody refers to a free slot's bytes.
+        unsafe { libc::madvise(self.0.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
+    }
+}
+
+impl Pool {
+    /// A pool whose buffers count against `budget`.
+    #[must_use]
+    pub fn new(budget: Budget) -> Self {
+        Self { budget, inner: Arc::new(Inner { state: Mutex::default() }) }
+    }
+
+    /// The budget behind the pool.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Bytes that a buffer of `length` bytes takes: the smallest size that holds it.
+    ///
+    /// # Panics
+    /// When `length` is over [`BUFFER_BYTES_MAX`]: callers cut at blocks.
+    #[must_use]
+    pub fn capacity(length: usize) -> usize {
+        BUFFER_BYTES[size_index(length)]
+    }
+
+    /// A buffer of `length` bytes (at most [`BUFFER_BYTES_MAX`]) if the budget has it now. Its bytes are unspecified:
+    /// whoever shows them to somebody must have written them.
+    #[must_use]
+    pub fn try_buffer(&self, class: Class, length: usize) -> Option<Buffer> {
+        let reservation = self.budget.try_reserve(class, Self::capacity(length) as u64)?;
+        Some(self.take(reservation, length))
+    }
+
+    /// As [`Self::try_buffer`], but waits as [`Budget::reserve`] does. Cancel-safe.
+    pub async fn buffer(&self, class: Class, length: usize) -> Buffer {
+        let reservation = self.budget.reserve(class, Self::capacity(length) as u64).await;
+        self.take(reservation, length)
+    }
+
+    /// Turns a reservation of `capacity(length)` bytes into a buffer.
+    ///
+    /// # Panics
+    /// When the kernel refuses address space: there is no answer to that but the allocator's.
+    #[must_use]
+    pub fn take(&self, reservation: Reservation, length: usize) -> Buffer {
+        let size = size_index(length);
+        debug_assert_eq!(reservation.bytes(), BUFFER_BYTES[size] as u64, "a buffer holds exactly its reservation");
+        let mut state = self.inner.state.lock();
+        let slot = match state.sizes[size].warm.pop() {
+            Some(slot) => {
+                state.warm_bytes -= BUFFER_BYTES[size] as u64;
+                slot
+            }
+            None => {
+                let slot = state.cold_slot(size);
+                state.trim(self.warm_limit_bytes());
+                slot
+            }
+        };
+        drop(state);
+        Buffer { slot: Some(slot), size, length, pool: self.clone(), reservation }
+    }
+
+    /// Bytes of warm, unused memory.
+    #[must_use]
+    pub fn warm_bytes(&self) -> u64 {
+        self.inner.state.lock().warm_bytes
+    }
+
+    /// Warm memory that fits beside what is reserved.
+    fn warm_limit_bytes(&self) -> u64 {
+        self.budget.pool_bytes().saturating_sub(self.budget.used_bytes()) + WARM_SLACK_BYTES
+    }
+
+    fn give_back(&self, slot: Slot, size: usize) {
+        // The buffer that comes back still holds its reservation here, hence the limit leaves room for it.
+        let bytes = BUFFER_BYTES[size] as u64;
+        let limit = self.warm_limit_bytes() + bytes;
+        let mut state = self.inner.state.lock();
+        if state.warm_bytes + bytes <= limit {
+            state.warm_bytes += bytes;
+            state.sizes[size].warm.push(slot);
+        } else {
+            slot.release_pages(BUFFER_BYTES[size]);
+            state.sizes[size].cold.push(slot);
+        }
+    }
+}
+
+impl State {
+    fn cold_slot(&mut self, size: usize) -> Slot {
+        if let Some(slot) = self.sizes[size].cold.pop() {
+            return slot;
+        }
+        let Some(mapping) = Mapping::new() else {
+            let layout = std::alloc::Layout::new::<[u8; MAPPING_BYTES]>();
+            std::alloc::handle_alloc_error(layout)
+        };
+        for offset in (0..MAPPING_BYTES).step_by(BUFFER_BYTES[size]).rev() {
+            // SAFETY: offset is inside the mapping of MAPPING_BYTES.
+            self.sizes[size].cold.push(Slot(unsafe { mapping.start.add(offset) }));
+        }
+        self.mappings.push(mapping);
+        match self.sizes[size].cold.pop() {
+            Some(slot) => slot,
+            None => unreachable!("a mapping holds at least one buffer of each size"),
+        }
+    }
+
+    /// Returns warm memory beyond `limit_bytes` to the kernel, largest buffers first (fewest calls).
+    fn trim(&mut self, limit_bytes: u64) {
+        for size in (0..BUFFER_BYTES.len()).rev() {
+            while self.warm_bytes > limit_bytes {
+                let Some(slot) = self.sizes[size].warm.pop() else { break };
+                self.warm_bytes -= BUFFER_BYTES[size] as u64;
+                slot.release_pages(BUFFER_BYTES[size]);
+                self.sizes[size].cold.push(slot);
+            }
+        }
+    }
+}
+
+fn size_index(length: usize) -> usize {
+    match BUFFER_BYTES.iter().position(|bytes| length <= *bytes) {
+        Some(index) => index,
+        None => panic!("a buffer has at most {BUFFER_BYTES_MAX} bytes, asked for {length}"),
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("budget", &self.budget).field("warm_bytes", &self.warm_bytes()).finish()
+    }
+}
+
+/// A buffer of the pool, with the memory reservation it counts against. `Bytes::from_owner(buffer)` shares it without
+/// a copy; the last owner's drop recycles it.
+pub struct Buffer {
+    /// Taken only by Drop.
+    slot: Option<Slot>,
+    size: usize,
+    length: usize,
+    pool: Pool,
+    reservation: Reservation,
+}
+
+// SAFETY: shared access hands out `&[u8]` only; writing needs `&mut` or the block's claims (see `block.rs`).
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Length in bytes, as asked for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it has no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes that it takes from the budget.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        BUFFER_BYTES[self.size]
+    }
+
+    /// Changes the length within the capacity; bytes that appear are unspecified.
+    ///
+    /// # Panics
+    /// When `length` is over the capacity.
+    pub fn set_len(&mut self, length: usize) {
+        assert!(length <= self.capacity(), "a buffer of {} bytes cannot hold {length}", self.capacity());
+        self.length = length;
+    }
+
+    /// The reservation that it holds, to convert it (dirty data that became clean).
+    #[must_use]
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    /// Start of the bytes. Valid for reads and writes of `capacity()` bytes while the buffer lives.
+    pub(super) fn as_ptr(&self) -> NonNull<u8> {
+        match &self.slot {
+            Some(slot) => slot.0,
+            None => unreachable!("only Drop takes the slot"),
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: mapped, initialised (zero pages or earlier bytes) and ours; `length` <= capacity.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().as_ptr(), self.length) }
+    }
+}
+
+impl AsMut<[u8]> for Buffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_ref`, and `&mut self` is the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.as_ptr().as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot.take() {
+            self.pool.give_back(slot, self.size);
+        }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} of {} bytes)", self.length, self.capacity())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn the_smallest_size_that_holds_the_bytes_is_taken() {
+        assert_eq!(Pool::capacity(0), 4096);
+        assert_eq!(Pool::capacity(4096), 4096);
+        assert_eq!(Pool::capacity(4097), 65536);
+        assert_eq!(Pool::capacity(MIB), MIB);
+    }
+
+    #[test]
+    fn a_buffer_given_back_is_used_again() {
+        let pool = Pool::new(Budget::new(16 << 20));
+        let mut first = pool.try_buffer(Class::Dirty, MIB).unwrap();
+        first.as_mut().fill(7);
+        let address = first.as_ptr();
+        drop(first);
+        assert_eq!(pool.warm_bytes(), 1 << 20);
+        assert_eq!(pool.try_buffer(Class::Dirty, MIB).unwrap().as_ptr(), address);
+    }
+
+    #[test]
+    fn buffers_shared_as_bytes_hold_their_reservation_until_the_last_clone_goes() {
+        let pool = Pool::new(Budget::new(16 << 20));
+        let mut buffer = pool.try_buffer(Class::Dirty, 5000).unwrap();
+        buffer.as_mut().fill(b'x');
+        let bytes = bytes::Bytes::from_owner(buffer);
+        let tail = bytes.slice(4000..);
+        drop(bytes);
+        assert_eq!(pool.budget().used_bytes(), 65536);
+        assert!(tail.iter().all(|byte| *byte == b'x'));
+        drop(tail);
+        assert_eq!(pool.budget().used_bytes(), 0);
+    }
+
+    #[test]
+    fn memory_of_one_size_goes_back_to_the_kernel_when_another_size_needs_it() {
+        let pool = Pool::new(Budget::new(16 << 20));
+        let large: Vec<_> = (0..14).map(|_| pool.try_buffer(Class::Demand, MIB).unwrap()).collect();
+        drop(large);
+        assert_eq!(pool.warm_bytes(), 14 << 20);
+        let small: Vec<_> = (0..14 * 16).map(|_| pool.try_buffer(Class::Demand, 65536).unwrap()).collect();
+        assert!(pool.warm_bytes() <= WARM_SLACK_BYTES);
+        assert_eq!(small.len(), 224);
+    }
+}
