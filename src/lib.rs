@@ -8,7 +8,7 @@
 //! | `csi` | the gRPC services that the kubelet and the external provisioner call |
 //! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
 //! | `fuse` | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
-//! | `fs` | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
+//! | [`fs`] | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
 //! | `credential` | who we are: account key, SAS, connection string; clouds and endpoints |
@@ -17,4 +17,5 @@
 
 pub mod blob;
 pub mod cache;
+pub mod fs;
 pub mod sync;

@@ -1,0 +1,278 @@
+//! The file system: POSIX names, bytes and attributes on top of blobs. No FUSE type appears here; every operation can be
+//! called from a plain test.
+//!
+//! | to understand | read |
+//! |---|---|
+//! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
+//! | how a name is found | `lookup`, `directory`, `name` |
+//! | how bytes come | `open`, `read` |
+//! | how bytes go | `write`, `stage`, `plan` (pure), `commit` |
+//! | how names change | `create`, `remove`, `rename` |
+//! | who sees what | `view`, `attributes`, `attr` |
+//!
+//! Every operation is a future that is ready at its first poll whenever nothing has to be asked of the service or waited
+//! for. So an adapter polls once on the thread that brought the request, answers there, and gives only what is pending
+//! to the runtime: hits cost no task.
+//!
+//! Promises and refusals are in `docs/SEMANTICS.md`, each with its test. Lock order: an inode's `commit` lock (two at once
+//! only in [`rename`](FileSystem::rename), by ascending number), then a listing's `loading`, then the short locks,
+//! which are never held together and never across an await.
+
+mod attr;
+mod attributes;
+mod commit;
+mod create;
+mod directory;
+mod error;
+mod handle;
+mod inode;
+mod list;
+mod lookup;
+mod name;
+mod open;
+mod overlay;
+mod plan;
+mod ranges;
+mod read;
+mod remove;
+mod rename;
+mod stage;
+mod table;
+mod view;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
+pub use attributes::Kind;
+pub use error::{Error, Result};
+pub use handle::{Access, HandleId};
+pub use inode::{InodeNumber, ROOT};
+pub use list::DirectoryEntry;
+pub use read::ReadData;
+pub use rename::RenameMode;
+pub use view::{Caller, Invalidation, InvalidationQueue, View, ViewSettings};
+
+use crate::{
+    blob::{BlobName, BlobStore},
+    cache::{Cache, Pool},
+};
+use attributes::Attributes;
+use handle::HandleTable;
+use inode::Inode;
+use name::{Hidden, Naming};
+use table::InodeTable;
+use view::Views;
+
+/// How long a name or an attribute counts as current when `metadata-ttl` does not say otherwise. Short enough that a
+/// person who looks again sees the change, long enough that `git status` does not ask twice for a name.
+pub const METADATA_TTL_DEFAULT: Duration = Duration::from_secs(10);
+/// Stands for "never expires" where the kernel wants a number: a year.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What is promised about changes by other clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// open(2) sees every close that returned before it; names and attributes may be `metadata_ttl` old.
+    #[default]
+    CloseToOpen,
+    /// This mount is the only writer: nothing expires.
+    Exclusive,
+    /// Blobs never change: nothing expires, and nothing can be written.
+    Immutable,
+}
+
+/// How a volume behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The part of the container that is the volume's root: empty, or without a leading and with a trailing `/`.
+    pub prefix: String,
+    /// Names the identity that the volume is read with: volumes of one container share cached bytes exactly where this
+    /// text is equal (DESIGN 10.11).
+    pub scope: String,
+    /// What is promised about changes by other clients.
+    pub consistency: Consistency,
+    /// How old names and attributes may be.
+    pub metadata_ttl: Duration,
+    /// Shows unrepresentable names under escapes.
+    pub escape_names: bool,
+    /// Refuses every change with EROFS, for all views.
+    pub read_only: bool,
+    /// Checks O_EXCL at the service even in directories that this mount made.
+    pub excl_strict: bool,
+    /// What `statfs` reports as the volume's size, in bytes; `None`: a petabyte, since an account has no limit to show.
+    pub capacity: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prefix: String::new(),
+            scope: String::new(),
+            consistency: Consistency::default(),
+            metadata_ttl: METADATA_TTL_DEFAULT,
+            escape_names: false,
+            read_only: false,
+            excl_strict: false,
+            capacity: None,
+        }
+    }
+}
+
+/// What all volumes of a process share.
+#[derive(Clone, Debug)]
+pub struct Resources {
+    /// Clean bytes, and the budget and buffers that dirty ones share with them.
+    pub cache: Cache,
+    /// Where background work runs.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// A mounted volume: the core that all its views share.
+#[derive(Debug)]
+pub struct FileSystem {
+    store: Arc<dyn BlobStore>,
+    resources: Arc<Resources>,
+    settings: Settings,
+    naming: Naming,
+    hidden: Hidden,
+    table: InodeTable,
+    handles: HandleTable,
+    views: Views,
+    writer: stage::Writer,
+    checked_opens: open::CheckedOpens,
+}
+
+impl FileSystem {
+    /// Opens the volume, after asking the service for the first names below its root: what a mount must be able to do.
+    ///
+    /// # Errors
+    /// What the service says: no such container, no permission, no connection.
+    pub async fn open(store: Arc<dyn BlobStore>, resources: Arc<Resources>, settings: Settings) -> Result<Arc<Self>> {
+        let settings = Settings { prefix: normal_prefix(&settings.prefix), ..settings };
+        let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
+        let naming = Naming { escape: settings.escape_names };
+        let file_system = Arc::new(Self {
+            store,
+            resources,
+            settings,
+            naming,
+            hidden: Hidden::default(),
+            table: InodeTable::new(root),
+            handles: HandleTable::default(),
+            views: Views::default(),
+            writer: stage::Writer::new(),
+            checked_opens: open::CheckedOpens::default(),
+        });
+        file_system.load_root().await?;
+        Ok(file_system)
+    }
+
+    /// Opens a view: one kernel's sight of the volume.
+    pub fn add_view(&self, settings: ViewSettings) -> Arc<View> {
+        self.views.add(settings)
+    }
+
+    /// Ends a view, once its kernel sends no more requests; its lookups are given back.
+    pub fn remove_view(&self, view: &View) {
+        self.views.remove(view);
+        for (number, count) in view.forget_all() {
+            self.table.release(number, count);
+        }
+    }
+
+    /// How many inodes are known and how many handles are open, for metrics.
+    #[must_use]
+    pub fn gauges(&self) -> (usize, usize) {
+        (self.table.len(), self.handles.len())
+    }
+
+    /// The settings that it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where its data lives: `host/account/container`, for messages.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.store.identity()
+    }
+
+    /// What the process shares, for those who need its runtime.
+    #[must_use]
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.resources
+    }
+
+    /// How many blobs were met that cannot be shown (DESIGN 10.6).
+    #[must_use]
+    pub fn hidden_names(&self) -> u64 {
+        self.hidden.count()
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.resources.cache
+    }
+
+    fn pool(&self) -> &Pool {
+        self.resources.cache.pool()
+    }
+
+    /// The inode of `number`, or ESTALE: the kernel then looks its name up again.
+    fn inode(&self, number: InodeNumber) -> Result<Arc<Inode>> {
+        self.table.get(number).ok_or_else(|| Error::new(libc::ESTALE, format!("inode {} is gone", number.0)))
+    }
+
+    /// How old what we know may be.
+    fn fresh_for(&self) -> Duration {
+        match self.settings.consistency {
+            Consistency::CloseToOpen => self.settings.metadata_ttl,
+            Consistency::Exclusive | Consistency::Immutable => FOREVER,
+        }
+    }
+
+    /// The blob path of an inode below the volume's root, without a trailing `/`; `None` when it has no name any more.
+    fn blob_path(&self, number: InodeNumber) -> Option<String> {
+        let shown = self.table.names(number)?;
+        let components = shown.iter().map(|name| self.naming.component(name.as_ref().as_ref()).map(|part| part.text));
+        let components: Vec<String> = components.collect::<Result<_>>().ok()?;
+        Some(components.join("/"))
+    }
+
+    /// The exact name of the blob at `path` below the volume's root.
+    fn name_at(&self, path: &str) -> Result<BlobName> {
+        BlobName::new(format!("{}{path}", self.settings.prefix))
+            .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot name a blob: {error}")))
+    }
+
+    /// The blob of an inode, or ESTALE when its name is gone.
+    fn blob_name(&self, inode: &Inode) -> Result<BlobName> {
+        let gone = || Error::new(libc::ESTALE, format!("inode {} has no name any more", inode.number.0));
+        self.name_at(&self.blob_path(inode.number).ok_or_else(gone)?)
+    }
+
+    /// The prefix of the blobs inside a directory, or ESTALE when its name is gone.
+    fn directory_prefix(&self, number: InodeNumber) -> Result<String> {
+        let gone = || Error::new(libc::ESTALE, format!("directory {} has no name any more", number.0));
+        let path = self.blob_path(number).ok_or_else(gone)?;
+        Ok(if number == ROOT { self.settings.prefix.clone() } else { format!("{}{path}/", self.settings.prefix) })
+    }
+
+    /// EROFS where the volume or the caller's view takes no changes.
+    fn check_writable(&self, caller: &Caller) -> Result<()> {
+        let immutable = self.settings.consistency == Consistency::Immutable;
+        if self.settings.read_only || immutable || caller.view.settings().read_only {
+            return Err(Error::new(libc::EROFS, "the volume is mounted read-only"));
+        }
+        Ok(())
+    }
+}
+
+/// `a/b`, `/a/b` and `a/b/` mean the same prefix: `a/b/`.
+fn normal_prefix(prefix: &str) -> String {
+    match prefix.trim_matches('/') {
+        "" => String::new(),
+        path => format!("{path}/"),
+    }
+}

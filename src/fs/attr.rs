@@ -1,0 +1,211 @@
+//! What programs see of an inode (stat), and what they ask to change.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    Caller, Error, FOREVER, FileSystem, HandleId, InodeNumber, Kind, ROOT, Result, View,
+    inode::{Fate, Inode, State},
+};
+use crate::blob::BlobKind;
+
+/// Bytes that a directory's size shows; programs expect some.
+const DIRECTORY_BYTES: u64 = 4096;
+/// What an account can hold, as `statfs` shows it: it has no limit worth the name, and programs need a number.
+const CAPACITY_BYTES_DEFAULT: u64 = 1 << 50;
+
+/// What stat(2) answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// The inode.
+    pub number: InodeNumber,
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes in it.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names that lead to it: 0 once unlinked.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last access.
+    pub atime: SystemTime,
+    /// Last change of the data.
+    pub mtime: SystemTime,
+    /// Last change of data or attributes.
+    pub ctime: SystemTime,
+}
+
+/// A name's inode, as the kernel keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// What it is.
+    pub attr: Attr,
+    /// How long the kernel may believe name and attributes.
+    pub ttl: Duration,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetTime {
+    /// The time of the call.
+    Now,
+    /// That time.
+    At(SystemTime),
+}
+
+/// What a program asks to change; `None` stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Size: truncates or grows.
+    pub size: Option<u64>,
+    /// Last access.
+    pub atime: Option<SetTime>,
+    /// Last change of the data.
+    pub mtime: Option<SetTime>,
+}
+
+/// What statfs(2) answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Size of the volume, in bytes.
+    pub capacity: u64,
+    /// Free bytes.
+    pub free: u64,
+}
+
+impl SetAttr {
+    fn has_attributes(&self) -> bool {
+        self.mode.is_some() || self.uid.is_some() || self.gid.is_some() || self.atime.is_some() || self.mtime.is_some()
+    }
+
+    /// Changes `state` as asked, with ctime.
+    fn apply(&self, state: &mut State) {
+        let now = SystemTime::now();
+        let time = |wanted| match wanted {
+            SetTime::Now => now,
+            SetTime::At(time) => time,
+        };
+        let attributes = &mut state.attributes;
+        attributes.mode = self.mode.map(|mode| mode & 0o7777).or(attributes.mode);
+        attributes.uid = self.uid.or(attributes.uid);
+        attributes.gid = self.gid.or(attributes.gid);
+        attributes.atime = self.atime.map(time).or(attributes.atime);
+        attributes.mtime = self.mtime.map(time).or(attributes.mtime);
+        attributes.ctime = Some(now);
+        state.attributes_dirty = true;
+    }
+}
+
+impl FileSystem {
+    /// stat(2) and fstat(2).
+    ///
+    /// # Errors
+    /// ESTALE when the inode is gone or has become somebody else's version, so that the kernel looks the name up again;
+    /// what the service says when it must be asked.
+    pub async fn getattr(self: &Arc<Self>, caller: &Caller, number: InodeNumber) -> Result<(Attr, Duration)> {
+        let inode = self.inode(number)?;
+        let in_use = |state: &State| state.opened > 0;
+        if inode.kind == Kind::File && self.must_revalidate(&inode) {
+            match self.revalidate(&inode).await {
+                Err(error) if error.errno == libc::ESTALE && in_use(&inode.state.lock()) => {}
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+        } else if inode.state.lock().fate == Fate::Replaced && !in_use(&inode.state.lock()) {
+            return Err(Error::new(libc::ESTALE, "another client's version has taken the name"));
+        }
+        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+    }
+
+    /// chmod(2), chown(2), utimensat(2), truncate(2) and ftruncate(2).
+    ///
+    /// # Errors
+    /// EROFS; EISDIR for a size of a directory; what a commit can say where the change goes to the service at once.
+    pub async fn setattr(
+        self: &Arc<Self>,
+        caller: &Caller,
+        number: InodeNumber,
+        handle: Option<HandleId>,
+        change: SetAttr,
+    ) -> Result<(Attr, Duration)> {
+        self.check_writable(caller)?;
+        let inode = self.inode(number)?;
+        if let Some(size) = change.size {
+            self.truncate(caller, &inode, size, handle.is_some()).await?;
+        }
+        if change.has_attributes() {
+            change.apply(&mut inode.state.lock());
+        }
+        // While a program has it open for writing, the change rides along with the commit at its close.
+        let at_once = inode.state.lock().writers == 0;
+        if number == ROOT {
+            inode.state.lock().attributes_dirty = false;
+        } else if at_once {
+            self.commit(&inode).await?;
+        }
+        self.views.invalidate(Some(&caller.view), &super::Invalidation::Attributes(number));
+        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+    }
+
+    /// statfs(2): the volume's capacity. What is in use is not known without a walk, so all of it shows as free.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let capacity = self.settings.capacity.unwrap_or(CAPACITY_BYTES_DEFAULT);
+        Usage { capacity, free: capacity }
+    }
+
+    /// What `view` shows of an inode.
+    pub(super) fn attr(&self, view: &View, inode: &Inode) -> Attr {
+        let settings = view.settings();
+        let state = inode.state.lock();
+        let carried = &state.attributes;
+        let base = state.base.as_deref();
+        let written = base.map_or(SystemTime::UNIX_EPOCH, |base| base.last_modified);
+        // Append Block keeps metadata, so an append blob's `modtime` is that of its first byte.
+        let appended = base.is_some_and(|base| base.kind == BlobKind::Append);
+        let mtime = carried.mtime.filter(|_| !appended).unwrap_or(written);
+        let directory = inode.kind == Kind::Directory;
+        let default_mode = if directory { settings.dir_mode } else { settings.file_mode };
+        let mode = if inode.kind == Kind::Symlink { 0o777 } else { carried.mode.unwrap_or(default_mode) };
+        let links = match (state.fate, directory) {
+            (Fate::Linked, true) => 2,
+            (Fate::Linked, false) => 1,
+            _ => 0,
+        };
+        Attr {
+            number: inode.number,
+            kind: inode.kind,
+            size: if directory { DIRECTORY_BYTES } else { state.size() },
+            mode,
+            links,
+            uid: carried.uid.unwrap_or(settings.uid),
+            gid: settings.forced_gid.or(carried.gid).unwrap_or(settings.gid),
+            atime: carried.atime.unwrap_or(mtime),
+            mtime,
+            ctime: carried.ctime.filter(|_| !appended).unwrap_or(written.max(mtime)),
+        }
+    }
+
+    /// How long the kernel may believe what it is told of an inode now.
+    pub(super) fn ttl(&self, inode: &Inode) -> Duration {
+        let state = inode.state.lock();
+        let fresh_for = self.fresh_for();
+        match state.checked {
+            _ if state.fate != Fate::Linked => Duration::ZERO,
+            Some(checked) if !state.is_local() => fresh_for.saturating_sub(checked.elapsed()),
+            _ => fresh_for.min(FOREVER),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! New names: files, directories, symbolic links, pipes and sockets.
+//!
+//! A new file costs no request until it is closed, except under O_EXCL, which must be exact between nodes: there one
+//! conditional Put Blob decides who made it. In a directory that this mount has just made, even that waits for the
+//! commit, whose If-None-Match decides (DESIGN 10.2; `excl=strict` turns it off).
+
+use std::{
+    ffi::OsStr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Access, Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result,
+    attributes::Attributes,
+    directory::Slot,
+    inode::Inode,
+    lookup::{Found, Held},
+    name::RESERVED,
+    overlay::Overlay,
+};
+use crate::blob::{BlobName, BlobProperties, Body, Condition, ContentHeaders, ErrorKind, WriteOptions};
+
+/// Longest symbolic link target (PATH_MAX of include/uapi/linux/limits.h, without its NUL).
+const TARGET_BYTES_MAX: usize = 4095;
+
+impl FileSystem {
+    /// open(2) with O_CREAT of a name that the kernel believes to be free.
+    ///
+    /// # Errors
+    /// EEXIST under O_EXCL; EROFS, ENAMETOOLONG, EILSEQ, EPERM for the reserved name; as [`Self::open_file`] where the
+    /// name exists after all.
+    pub async fn create_file(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        mode: u32,
+        access: Access,
+    ) -> Result<(Entry, HandleId)> {
+        let name = self.new_name(caller, parent, name)?;
+        if let Some(there) = self.existing(parent, &name).await? {
+            if access.exclusive {
+                return Err(exists(&name));
+            }
+            let handle = self.open_file(caller, there.inode.number, access).await?;
+            return Ok((self.enter(&caller.view, &there.inode), handle));
+        }
+        let directory = self.directory_inode(parent)?;
+        let held = self.make_file(caller, &directory, &name, mode, access.exclusive).await?;
+        let handle = self.add_handle(&held.inode, access);
+        self.after_make(caller, &directory, &held.inode);
+        Ok((self.enter(&caller.view, &held.inode), handle))
+    }
+
+    /// mknod(2): a file, pipe or socket.
+    ///
+    /// # Errors
+    /// EEXIST; EPERM for devices, which a blob cannot be; as [`Self::create_file`].
+    pub async fn make_node(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry> {
+        let kind = match mode & libc::S_IFMT {
+            0 | libc::S_IFREG => Kind::File,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            _ => return Err(Error::new(libc::EPERM, "a blob cannot be a device")),
+        };
+        self.make_blob(caller, parent, name, kind, mode, Bytes::new()).await
+    }
+
+    /// symlink(2).
+    ///
+    /// # Errors
+    /// EEXIST, ENAMETOOLONG for the target; as [`Self::create_file`].
+    pub async fn make_symlink(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        target: &[u8],
+    ) -> Result<Entry> {
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(Error::new(
+                libc::ENAMETOOLONG,
+                format!("a link's target has at most {TARGET_BYTES_MAX} bytes"),
+            ));
+        }
+        self.make_blob(caller, parent, name, Kind::Symlink, 0o777, Bytes::copy_from_slice(target)).await
+    }
+
+    /// mkdir(2): a marker blob, so that the directory is there while it is empty.
+    ///
+    /// # Errors
+    /// EEXIST; as [`Self::create_file`].
+    pub async fn make_directory(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<Entry> {
+        let entry = self.make_blob(caller, parent, name, Kind::Directory, mode, Bytes::new()).await?;
+        if let Some(directory) = self.inode(entry.attr.number)?.directory.as_ref() {
+            directory.set_own();
+        }
+        Ok(entry)
+    }
+
+    /// readlink(2).
+    ///
+    /// # Errors
+    /// EINVAL for anything but a symbolic link; what the service says.
+    pub async fn read_symlink(self: &Arc<Self>, number: InodeNumber) -> Result<Vec<u8>> {
+        let inode = self.inode(number)?;
+        if inode.kind != Kind::Symlink {
+            return Err(Error::new(libc::EINVAL, "not a symbolic link"));
+        }
+        let data = self.read_range(&inode, &(0..TARGET_BYTES_MAX as u64), &self.cache().stream()).await?;
+        Ok(data.with(<[u8]>::to_vec))
+    }
+
+    /// The name to make, checked.
+    fn new_name(&self, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<String> {
+        self.check_writable(caller)?;
+        let component = self.naming.new_component(name)?;
+        if parent == ROOT && component.text == RESERVED {
+            return Err(Error::new(libc::EPERM, format!("{RESERVED:?} is reserved for the file system's own blobs")));
+        }
+        name.to_str().map(str::to_owned).ok_or_else(|| Error::new(libc::EILSEQ, "a name must be UTF-8"))
+    }
+
+    /// What the name leads to already, if anything.
+    pub(super) async fn existing(self: &Arc<Self>, parent: InodeNumber, name: &str) -> Result<Option<Held>> {
+        match self.resolve(parent, name.as_ref()).await {
+            Ok(held) => Ok(Some(held)),
+            Err(error) if error.errno == libc::ENOENT => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A new file: ours alone until its first commit, unless O_EXCL wants the service's word now.
+    async fn make_file(
+        self: &Arc<Self>,
+        caller: &Caller,
+        directory: &Arc<Inode>,
+        name: &str,
+        mode: u32,
+        exclusive: bool,
+    ) -> Result<Held> {
+        let attributes = self.new_attributes(caller, directory, Kind::File, mode);
+        let own = directory.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
+        if exclusive && (self.settings.excl_strict || !own) {
+            return self.put_new(directory, name, Kind::File, &attributes, Bytes::new()).await;
+        }
+        self.blob_at(directory, name)?; // Refuses a name too long now, not at close.
+        let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes);
+        inode.state.lock().overlay = Some(Overlay::over(0));
+        self.link_new(directory, name, inode)
+    }
+
+    async fn make_blob(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        kind: Kind,
+        mode: u32,
+        body: Bytes,
+    ) -> Result<Entry> {
+        let name = self.new_name(caller, parent, name)?;
+        if self.existing(parent, &name).await?.is_some() {
+            return Err(exists(&name));
+        }
+        let directory = self.directory_inode(parent)?;
+        let attributes = self.new_attributes(caller, &directory, kind, mode);
+        let held = self.put_new(&directory, &name, kind, &attributes, body).await?;
+        self.after_make(caller, &directory, &held.inode);
+        Ok(self.enter(&caller.view, &held.inode))
+    }
+
+    /// Puts a blob that must not exist yet, and its inode.
+    async fn put_new(
+        self: &Arc<Self>,
+        directory: &Arc<Inode>,
+        name: &str,
+        kind: Kind,
+        attributes: &Attributes,
+        body: Bytes,
+    ) -> Result<Held> {
+        let blob = self.blob_at(directory, name)?;
+        let mut metadata = crate::blob::Metadata::new();
+        attributes.write_to(kind, &mut metadata);
+        let length = body.len() as u64;
+        let options = WriteOptions {
+            condition: Condition::Absent,
+            metadata,
+            headers: ContentHeaders::default(),
+            access_tier: None,
+        };
+        let committed = match self.store.put_blob(&blob, Body::from(body), &options).await {
+            Ok(committed) => committed,
+            Err(error) if error.kind == ErrorKind::Precondition => {
+                // Another client was first: what we believed of the name is wrong.
+                if let Some(known) = &directory.directory {
+                    known.forget();
+                }
+                return Err(exists(name));
+            }
+            Err(error) => return Err(Error::from_store(format!("cannot create {blob}"), error)),
+        };
+        let properties = BlobProperties { length, ..super::commit::marker_properties(&committed, options.metadata) };
+        let number = Some(self.table.next_number());
+        let found = Found { kind, properties: Some(Arc::new(properties)), seen: Instant::now(), number };
+        self.settle(directory, name, &found)
+    }
+
+    fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {
+        if let Some(there) = self.table.child(directory.number, name) {
+            // Nobody has the name any more (`existing` said so), but an inode still claims it.
+            self.detach(directory.number, name, &there);
+        }
+        let number = inode.number;
+        let gone = || Error::new(libc::ESTALE, "the directory is gone");
+        let linked = self.table.link(directory.number, name, inode).ok_or_else(gone)?;
+        let held = Held::adopt(self, linked);
+        if held.inode.number == number { Ok(held) } else { Err(exists(name)) }
+    }
+
+    /// Tells the directory, and other views, of a name that was made here.
+    fn after_make(&self, caller: &Caller, directory: &Arc<Inode>, inode: &Arc<Inode>) {
+        if let (Some(known), Some((_, name))) = (&directory.directory, self.table.place(inode.number)) {
+            self.views.invalidate(Some(&caller.view), &Invalidation::Entry(directory.number, Arc::clone(&name)));
+            let (number, kind, seen) = (inode.number, inode.kind, Instant::now());
+            known.put_local(Slot { name, number, kind, properties: None, seen, gone: false });
+        }
+        self.publish(inode);
+        directory.state.lock().touch();
+        self.views.invalidate(Some(&caller.view), &Invalidation::Attributes(directory.number));
+    }
+
+    fn blob_at(&self, directory: &Inode, name: &str) -> Result<BlobName> {
+        let component = self.naming.component(name.as_ref())?;
+        BlobName::new(format!("{}{}", self.directory_prefix(directory.number)?, component.text))
+            .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot create {name:?}: {error}")))
+    }
+
+    /// Owner, group and mode of something new: the caller's, but the group and the setgid bit of a setgid directory.
+    fn new_attributes(&self, caller: &Caller, directory: &Inode, kind: Kind, mode: u32) -> Attributes {
+        let parent = self.attr(&caller.view, directory);
+        let setgid = parent.mode & libc::S_ISGID != 0;
+        let inherited = if setgid && kind == Kind::Directory { libc::S_ISGID } else { 0 };
+        let gid = if setgid { parent.gid } else { caller.gid };
+        let now = SystemTime::now();
+        Attributes {
+            mode: Some(mode & 0o7777 | inherited),
+            uid: Some(caller.uid),
+            gid: caller.view.settings().forced_gid.is_none().then_some(gid),
+            mtime: Some(now),
+            atime: None,
+            ctime: Some(now),
+        }
+    }
+}
+
+fn exists(name: &str) -> Error {
+    Error::new(libc::EEXIST, format!("{name:?} exists already"))
+}

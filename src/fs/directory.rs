@@ -1,0 +1,301 @@
+//! What a directory's listing said, page by page, kept to answer names without requests.
+//!
+//! The difficulties, and what solves each:
+//!
+//! 1. A directory is a marker blob `d`, a prefix `d/`, or both, and they arrive apart: [`Listing::merge`] keeps one slot
+//!    a name and upgrades it.
+//! 2. A blob `d` may stand beside blobs `d/...`: the directory takes the name, the blob is shadowed.
+//! 3. Names that were made or removed here while a page was under way must not be undone by it: `touched` remembers
+//!    when, and a page that was asked for earlier loses.
+//! 4. A reader may seek: a slot's position is its offset, slots are only appended, and a removed one stays as a gap.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{attributes::Kind, inode::InodeNumber};
+use crate::blob::BlobProperties;
+
+/// Names known to be absent are dropped all at once past this many: a bound on memory (about 100 bytes each), not on
+/// correctness.
+const ABSENT_NAMES_MAX: usize = 10_000;
+/// Local changes are remembered at least this long: no page that was asked for before can arrive later, since the
+/// store gives a listing 60 s (DESIGN 10.14).
+const TOUCHED_FOR: Duration = Duration::from_secs(120);
+const TOUCHED_NAMES_MIN: usize = 4096;
+
+/// One name of a listing.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// As the kernel is shown it.
+    pub name: Arc<str>,
+    /// The inode number set aside for it.
+    pub number: InodeNumber,
+    /// What it is.
+    pub kind: Kind,
+    /// What the service said of the blob; `None` for a bare prefix and for what only we have.
+    pub properties: Option<Arc<BlobProperties>>,
+    /// When the service was asked, or when it was changed here.
+    pub seen: Instant,
+    /// Removed here.
+    pub gone: bool,
+}
+
+/// Where the next page starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// At the beginning, or at the service's marker.
+    At(Option<String>),
+    /// There is no next page: every name is known.
+    Done,
+}
+
+#[derive(Debug)]
+struct Slots {
+    slots: Vec<Slot>,
+    index: HashMap<Arc<str>, usize>,
+    cursor: Cursor,
+}
+
+/// One pass over the names of a directory.
+#[derive(Debug)]
+pub struct Listing {
+    started: Instant,
+    slots: Mutex<Slots>,
+    /// Held by the one who fetches the next page.
+    pub loading: tokio::sync::Mutex<()>,
+}
+
+impl Listing {
+    /// A pass that begins now.
+    #[must_use]
+    pub fn begin() -> Arc<Self> {
+        let slots = Slots { slots: Vec::new(), index: HashMap::new(), cursor: Cursor::At(None) };
+        Arc::new(Self { started: Instant::now(), slots: Mutex::new(slots), loading: tokio::sync::Mutex::new(()) })
+    }
+
+    /// A pass over a directory that is known to be empty: we have just made it.
+    #[must_use]
+    pub fn of_new_directory() -> Arc<Self> {
+        let listing = Self::begin();
+        listing.slots.lock().cursor = Cursor::Done;
+        listing
+    }
+
+    /// Where the next page starts.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.slots.lock().cursor.clone()
+    }
+
+    /// Ends a page.
+    pub fn advance(&self, cursor: Cursor) {
+        self.slots.lock().cursor = cursor;
+    }
+
+    /// The slot of `name`, if it has one that is not gone.
+    #[must_use]
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        let slots = self.slots.lock();
+        slots.index.get(name).map(|&position| &slots.slots[position]).filter(|slot| !slot.gone).cloned()
+    }
+
+    /// Up to `count` slots from position `from`, gaps left out, each with its position; and whether the pass knows more
+    /// or may fetch more behind them.
+    #[must_use]
+    pub fn slots_from(&self, from: usize, count: usize) -> (Vec<(usize, Slot)>, bool) {
+        let slots = self.slots.lock();
+        let mut found = Vec::new();
+        let mut position = from;
+        while position < slots.slots.len() && found.len() < count {
+            if !slots.slots[position].gone {
+                found.push((position, slots.slots[position].clone()));
+            }
+            position += 1;
+        }
+        (found, position < slots.slots.len() || slots.cursor != Cursor::Done)
+    }
+
+    /// How many positions there are, gaps counted.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.slots.lock().slots.len()
+    }
+
+    /// Puts a name in, or renews what is known of it. A number that was set aside for the name stays, unless the kind
+    /// changed.
+    pub fn put(&self, slot: Slot) {
+        let mut slots = self.slots.lock();
+        match slots.index.get(&slot.name).copied() {
+            Some(position) => {
+                let number = slots.slots[position].number;
+                let same = slots.slots[position].kind == slot.kind && !slots.slots[position].gone;
+                slots.slots[position] = Slot { number: if same { number } else { slot.number }, ..slot };
+            }
+            None => {
+                let position = slots.slots.len();
+                slots.index.insert(Arc::clone(&slot.name), position);
+                slots.slots.push(slot);
+            }
+        }
+    }
+
+    /// Takes a name out; its position stays as a gap.
+    pub fn remove(&self, name: &str) {
+        let mut slots = self.slots.lock();
+        if let Some(&position) = slots.index.get(name) {
+            slots.slots[position].gone = true;
+            slots.slots[position].properties = None;
+        }
+    }
+}
+
+/// What is known of a name without asking.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It is there.
+    Present(Slot),
+    /// It was not there at that time.
+    Absent(Instant),
+    /// Ask.
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    listing: Option<Arc<Listing>>,
+    absent: HashMap<Box<str>, Instant>,
+    touched: HashMap<Box<str>, Instant>,
+    /// At how many touched names the old ones are swept out; doubles, so that sweeping stays cheap.
+    sweep_at: usize,
+    /// Made by this mount, and nothing but this mount was seen in it (DESIGN 10.2).
+    own: bool,
+    /// Names asked for one by one since the last listing began.
+    probes: u32,
+}
+
+/// What only a directory has: its current listing and what was learned beside it.
+#[derive(Debug, Default)]
+pub struct Directory {
+    known: Mutex<Known>,
+}
+
+impl Directory {
+    /// Says that this mount has just made the directory, so that it is known to be empty.
+    pub fn set_own(&self) {
+        let mut known = self.known.lock();
+        known.own = true;
+        known.listing = Some(Listing::of_new_directory());
+    }
+
+    /// Whether this mount made it and its names are still all known, so that O_EXCL may be judged at commit.
+    #[must_use]
+    pub fn is_own(&self, fresh_for: Duration) -> bool {
+        let known = self.known.lock();
+        known.own && known.listing.as_ref().is_some_and(|listing| is_fresh(listing.started, fresh_for))
+    }
+
+    /// The listing to read now: the current one while it is fresh, else a new one, which becomes current.
+    pub fn listing(&self, fresh_for: Duration) -> Arc<Listing> {
+        let mut known = self.known.lock();
+        match &known.listing {
+            Some(listing) if is_fresh(listing.started, fresh_for) => Arc::clone(listing),
+            _ => {
+                let listing = Listing::begin();
+                known.listing = Some(Arc::clone(&listing));
+                known.probes = 0;
+                listing
+            }
+        }
+    }
+
+    /// Drops what is known, so that the next question goes to the service.
+    pub fn forget(&self) {
+        let mut known = self.known.lock();
+        known.listing = None;
+        known.absent.clear();
+        known.own = false;
+    }
+
+    /// What is known of `name` and not older than `fresh_for`.
+    #[must_use]
+    pub fn answer(&self, name: &str, fresh_for: Duration) -> Answer {
+        let known = self.known.lock();
+        if let Some(listing) = known.listing.as_ref().filter(|listing| is_fresh(listing.started, fresh_for)) {
+            match listing.slot(name) {
+                Some(slot) => return Answer::Present(slot),
+                None if listing.cursor() == Cursor::Done => return Answer::Absent(listing.started),
+                None => {}
+            }
+        }
+        match known.absent.get(name) {
+            Some(since) if is_fresh(*since, fresh_for) => Answer::Absent(*since),
+            _ => Answer::Unknown,
+        }
+    }
+
+    /// Counts a name that had to be asked for alone; returns how many there were.
+    pub fn count_probe(&self) -> u32 {
+        let mut known = self.known.lock();
+        known.probes += 1;
+        known.probes
+    }
+
+    /// Remembers that the service, asked at `asked`, did not know `name`.
+    pub fn note_absent(&self, name: &str, asked: Instant) {
+        let mut known = self.known.lock();
+        if known.touched.get(name).is_some_and(|touched| *touched >= asked) {
+            return;
+        }
+        if known.absent.len() >= ABSENT_NAMES_MAX {
+            known.absent.clear();
+        }
+        known.absent.insert(name.into(), asked);
+    }
+
+    /// Puts a name in that was made or changed here.
+    pub fn put_local(&self, slot: Slot) {
+        let mut known = self.known.lock();
+        known.touch(&slot.name);
+        if let Some(listing) = &known.listing {
+            listing.put(slot);
+        }
+    }
+
+    /// Takes a name out that was removed here.
+    pub fn remove_local(&self, name: &str) {
+        let mut known = self.known.lock();
+        known.touch(name);
+        known.absent.insert(name.into(), Instant::now());
+        if let Some(listing) = &known.listing {
+            listing.remove(name);
+        }
+    }
+
+    /// Whether `name` was made, changed or removed here after `asked`, so that an answer to a question of that time
+    /// says nothing about it.
+    #[must_use]
+    pub fn is_touched_since(&self, name: &str, asked: Instant) -> bool {
+        self.known.lock().touched.get(name).is_some_and(|touched| *touched >= asked)
+    }
+}
+
+impl Known {
+    fn touch(&mut self, name: &str) {
+        let now = Instant::now();
+        if self.touched.len() >= self.sweep_at.max(TOUCHED_NAMES_MIN) {
+            self.touched.retain(|_, touched| now.duration_since(*touched) < TOUCHED_FOR);
+            self.sweep_at = self.touched.len() * 2;
+        }
+        self.absent.remove(name);
+        self.touched.insert(name.into(), now);
+    }
+}
+
+fn is_fresh(since: Instant, fresh_for: Duration) -> bool {
+    since.elapsed() < fresh_for
+}

@@ -1,0 +1,221 @@
+//! One inode: what it is, which version of its blob it stands for, and what was changed here and not yet committed.
+//!
+//! A foreign version of a blob is a *new* inode (DESIGN 10.1): the kernel's page cache belongs to the inode, so the old
+//! one goes on serving old bytes, or ESTALE, and never a mix. Life of an inode's fate:
+//!
+//! ```text
+//!   Linked ──► Replaced   somebody else's version was seen under the name; a new inode has it
+//!      │
+//!      └─────► Unlinked   the name was removed or taken here; open handles still read and write it
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use parking_lot::Mutex;
+
+use super::{attributes::Attributes, attributes::Kind, directory::Directory, overlay::Overlay};
+use crate::{
+    blob::{BlobKind, BlobName, BlobProperties, CommittedBlock, ContentHeaders, ETag, Metadata},
+    cache::Content,
+};
+
+/// The number of an inode; never used again within the life of the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InodeNumber(pub u64);
+
+/// The root of every view (FUSE_ROOT_ID of include/uapi/linux/fuse.h).
+pub const ROOT: InodeNumber = InodeNumber(1);
+
+/// Whether an inode still has a name. Transitions: see the module's doc; both ends are final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It has its name.
+    Linked,
+    /// The name belongs to a newer version of somebody else.
+    Replaced,
+    /// The name was removed here.
+    Unlinked,
+}
+
+/// The committed version that an inode stands for. Immutable: a commit makes a new one.
+#[derive(Debug)]
+pub struct Base {
+    /// Its bytes, and where to get them.
+    pub content: Arc<Content>,
+    /// The version.
+    pub etag: ETag,
+    /// Bytes in it.
+    pub length: u64,
+    /// The service's time of it.
+    pub last_modified: SystemTime,
+    /// Block, append or page.
+    pub kind: BlobKind,
+    /// All its metadata, ours and others'.
+    pub metadata: Metadata,
+    /// What a rewrite must carry over.
+    pub headers: ContentHeaders,
+    /// Where the service knows it.
+    pub content_md5: Option<[u8; 16]>,
+    /// Its own tier, if it has one.
+    pub access_tier: Option<String>,
+    /// Its tags, which a rewrite would drop.
+    pub tag_count: u32,
+    /// Its committed blocks, once asked for (or committed by us). Empty: one Put Blob.
+    pub blocks: Option<Arc<Vec<CommittedBlock>>>,
+}
+
+impl Base {
+    /// The version that `properties` describes, with its bytes at `content`.
+    #[must_use]
+    pub fn new(properties: &BlobProperties, content: Arc<Content>) -> Self {
+        Self {
+            content,
+            etag: properties.etag.clone(),
+            length: properties.length,
+            last_modified: properties.last_modified,
+            kind: properties.kind,
+            metadata: properties.metadata.clone(),
+            headers: properties.headers.clone(),
+            content_md5: properties.content_md5,
+            access_tier: properties.access_tier.clone(),
+            tag_count: properties.tag_count,
+            blocks: None,
+        }
+    }
+
+    /// The same facts as the service would list them.
+    #[must_use]
+    pub fn to_properties(&self) -> BlobProperties {
+        BlobProperties {
+            etag: self.etag.clone(),
+            length: self.length,
+            last_modified: self.last_modified,
+            kind: self.kind,
+            metadata: self.metadata.clone(),
+            headers: self.headers.clone(),
+            content_md5: self.content_md5,
+            access_tier: self.access_tier.clone(),
+            tag_count: self.tag_count,
+            leased: false,
+            copy: None,
+        }
+    }
+}
+
+/// What changes about an inode.
+#[derive(Debug)]
+pub struct State {
+    /// POSIX attributes as they will be after the next commit.
+    pub attributes: Attributes,
+    /// Whether they differ from those of `base`.
+    pub attributes_dirty: bool,
+    /// The committed version; `None` while nothing of it is on the service.
+    pub base: Option<Arc<Base>>,
+    /// The layer that takes writes; `None` while there are none since the last commit began.
+    pub overlay: Option<Overlay>,
+    /// The layer that a commit is sending, or that a failed one left; goes first.
+    pub committing: Option<Arc<Overlay>>,
+    /// When `base` was last known to be current; `None` for what only we have.
+    pub checked: Option<Instant>,
+    /// Whether it still has a name.
+    pub fate: Fate,
+    /// Open handles.
+    pub opened: u32,
+    /// Open handles that may write.
+    pub writers: u32,
+    /// Open handles that may read.
+    pub readers: u32,
+    /// Blocks of `overlay` on their way to the service.
+    pub staging: u32,
+    /// A commit waits for those: no more are sent ahead.
+    pub draining: bool,
+    /// Where its bytes are since its name went while it was open.
+    pub orphan: Option<BlobName>,
+}
+
+impl State {
+    /// Whether something here is not on the service yet.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.overlay.is_some() || self.committing.is_some() || self.attributes_dirty
+    }
+
+    /// Size as a local program sees it, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let layer = self.overlay.as_ref().or(self.committing.as_deref()).map(Overlay::size);
+        layer.unwrap_or_else(|| self.base.as_ref().map_or(0, |base| base.length))
+    }
+
+    /// The layer that takes writes, made if there is none.
+    pub fn overlay_mut(&mut self) -> &mut Overlay {
+        let size = self.size();
+        self.overlay.get_or_insert_with(|| Overlay::over(size))
+    }
+
+    /// Whether what we know of the name must not be replaced by what the service says: it is ours until it is
+    /// committed, or a program is writing it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.is_dirty() || self.writers > 0
+    }
+
+    /// Sets mtime and ctime to now: the data changed.
+    pub fn touch(&mut self) {
+        let now = SystemTime::now();
+        self.attributes.mtime = Some(now);
+        self.attributes.ctime = Some(now);
+    }
+}
+
+/// An inode. See the module's doc.
+#[derive(Debug)]
+pub struct Inode {
+    /// Its number.
+    pub number: InodeNumber,
+    /// What it is; a change of kind is a new inode.
+    pub kind: Kind,
+    /// What changes. A std-like mutex on purpose: sections are short and nothing awaits inside. Lock order: the
+    /// table's lock is never taken while this one is held.
+    pub state: Mutex<State>,
+    /// Held through a commit, a rename and an unlink: one at a time, in order. Taken before `state`.
+    pub commit: tokio::sync::Mutex<()>,
+    /// Woken when a staged block has arrived or failed.
+    pub staged: tokio::sync::Notify,
+    /// What only a directory has.
+    pub directory: Option<Directory>,
+}
+
+impl Inode {
+    /// An inode that stands for `base`, or for nothing committed yet.
+    #[must_use]
+    pub fn new(number: InodeNumber, kind: Kind, base: Option<Arc<Base>>, attributes: Attributes) -> Arc<Self> {
+        let checked = base.as_ref().map(|_| Instant::now());
+        let state = State {
+            attributes,
+            attributes_dirty: false,
+            base,
+            overlay: None,
+            committing: None,
+            checked,
+            fate: Fate::Linked,
+            opened: 0,
+            writers: 0,
+            readers: 0,
+            staging: 0,
+            draining: false,
+            orphan: None,
+        };
+        Arc::new(Self {
+            number,
+            kind,
+            state: Mutex::new(state),
+            commit: tokio::sync::Mutex::new(()),
+            staged: tokio::sync::Notify::new(),
+            directory: (kind == Kind::Directory).then(Directory::default),
+        })
+    }
+}

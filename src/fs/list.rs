@@ -1,0 +1,275 @@
+//! Reading directories: pages of the service become slots of a listing, and slots become entries.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Kind, ROOT, Result,
+    attributes::Attributes,
+    directory::{Cursor, Listing, Slot},
+    handle::DirectoryHandle,
+    inode::Inode,
+    lookup::Found,
+    name::{HiddenReason, RESERVED},
+};
+use crate::blob::{BlobProperties, ListEntry, ListPage, ListRequest};
+
+/// Offsets 0 and 1 lead to `.` and `..`; slots follow.
+const DOTS: u64 = 2;
+
+/// One entry of a directory, as readdir(3) has it.
+#[derive(Clone, Debug)]
+pub struct DirectoryEntry {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its inode number.
+    pub number: InodeNumber,
+    /// What it is.
+    pub kind: Kind,
+    /// Where reading goes on behind it.
+    pub next_offset: u64,
+}
+
+impl FileSystem {
+    /// opendir(3).
+    ///
+    /// # Errors
+    /// ENOTDIR, ESTALE.
+    pub fn open_directory(&self, number: InodeNumber) -> Result<HandleId> {
+        let inode = self.directory_inode(number)?;
+        self.table.hold(number, 1);
+        Ok(self.handles.add_directory(DirectoryHandle { inode, listing: parking_lot::Mutex::new(None) }))
+    }
+
+    /// closedir(3).
+    pub fn close_directory(&self, handle: HandleId) {
+        if let Some(handle) = self.handles.remove_directory(handle) {
+            self.table.release(handle.inode.number, 1);
+        }
+    }
+
+    /// Up to `count` entries from `offset` (0: the beginning, which takes a fresh listing). Empty at the end. No lookup
+    /// is counted: see [`Self::enter_listed`].
+    ///
+    /// # Errors
+    /// EBADF, ESTALE; what the service says when the next page must be fetched.
+    pub async fn read_directory(
+        self: &Arc<Self>,
+        handle: HandleId,
+        offset: u64,
+        count: usize,
+    ) -> Result<Vec<DirectoryEntry>> {
+        let handle = self.handles.directory(handle)?;
+        let listing = self.listing_at(&handle, offset);
+        let mut entries = self.dots(&handle.inode, offset);
+        let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+        loop {
+            let (slots, more) = listing.slots_from(from, count.saturating_sub(entries.len()).max(1));
+            if slots.is_empty() && more {
+                self.load_page(&handle.inode, &listing, listing.positions()).await?;
+                continue;
+            }
+            entries.extend(slots.into_iter().map(|(position, slot)| DirectoryEntry {
+                name: slot.name,
+                number: slot.number,
+                kind: slot.kind,
+                next_offset: position as u64 + DOTS + 1,
+            }));
+            return Ok(entries);
+        }
+    }
+
+    /// Counts a lookup of an entry that [`Self::read_directory`] returned, without a request. `None` when the name has
+    /// gone since, or its attributes are not known: the kernel then looks it up when it needs to.
+    pub fn enter_listed(self: &Arc<Self>, caller: &Caller, handle: HandleId, entry: &DirectoryEntry) -> Option<Entry> {
+        let handle = self.handles.directory(handle).ok()?;
+        let held = self.known(&handle.inode, &entry.name).ok()??;
+        held.map(|held| self.enter(&caller.view, &held.inode))
+    }
+
+    fn listing_at(&self, handle: &DirectoryHandle, offset: u64) -> Arc<Listing> {
+        let mut current = handle.listing.lock();
+        let fresh = || match &handle.inode.directory {
+            Some(directory) => {
+                let listing = directory.listing(self.fresh_for());
+                self.add_uncommitted(&handle.inode, &listing);
+                listing
+            }
+            None => Listing::of_new_directory(),
+        };
+        match &*current {
+            Some(listing) if offset > 0 => Arc::clone(listing),
+            _ => Arc::clone(current.insert(fresh())),
+        }
+    }
+
+    /// `.` and `..`, which no listing has.
+    fn dots(&self, inode: &Inode, offset: u64) -> Vec<DirectoryEntry> {
+        let parent = self.table.place(inode.number).map_or(ROOT, |(parent, _)| parent);
+        let dot = |name: &str, number, next_offset| DirectoryEntry {
+            name: Arc::from(name),
+            number,
+            kind: Kind::Directory,
+            next_offset,
+        };
+        let all = [dot(".", inode.number, 1), dot("..", parent, 2)];
+        all.into_iter().skip(usize::try_from(offset).unwrap_or(usize::MAX)).collect()
+    }
+
+    /// Puts in what the service cannot list: children that are not committed yet.
+    fn add_uncommitted(&self, parent: &Inode, listing: &Listing) {
+        for (name, child) in self.table.children(parent.number) {
+            let ours_alone = {
+                let state = child.state.lock();
+                state.base.is_none() && state.is_dirty()
+            };
+            if ours_alone && listing.slot(&name).is_none() {
+                listing.put(Slot {
+                    name,
+                    number: child.number,
+                    kind: child.kind,
+                    properties: None,
+                    seen: Instant::now(),
+                    gone: false,
+                });
+            }
+        }
+    }
+
+    /// The first page of the root, at mount: proves that the container is there and readable, and reads the root's own
+    /// attributes.
+    pub(super) async fn load_root(self: &Arc<Self>) -> Result<()> {
+        let root = self.inode(ROOT)?;
+        self.load_first_page(&root).await?;
+        if let Some(marker) = self.settings.prefix.strip_suffix('/').filter(|path| !path.is_empty()) {
+            let marker = crate::blob::BlobName::new(marker)
+                .map_err(|error| Error::new(libc::EINVAL, format!("the prefix is no blob name: {error}")))?;
+            if let Ok(properties) = self.store.head(&marker, &crate::blob::Condition::None).await {
+                root.state.lock().attributes = Attributes::read_from(&properties.metadata);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the first page of a directory's current listing is there.
+    pub(super) async fn load_first_page(self: &Arc<Self>, directory: &Arc<Inode>) -> Result<()> {
+        let Some(known) = &directory.directory else { return Ok(()) };
+        let listing = known.listing(self.fresh_for());
+        self.add_uncommitted(directory, &listing);
+        if listing.cursor() == Cursor::At(None) { self.load_page(directory, &listing, 0).await } else { Ok(()) }
+    }
+
+    /// Fetches the page behind position `seen`, unless another reader has already done so.
+    async fn load_page(self: &Arc<Self>, directory: &Arc<Inode>, listing: &Listing, seen: usize) -> Result<()> {
+        let _one_at_a_time = listing.loading.lock().await;
+        if listing.positions() > seen {
+            return Ok(());
+        }
+        let Cursor::At(marker) = listing.cursor() else { return Ok(()) };
+        let prefix = self.directory_prefix(directory.number)?;
+        let request = ListRequest { prefix: prefix.clone(), delimited: true, marker, max_results: None };
+        let asked = Instant::now();
+        let page = self.store.list(&request).await;
+        let page = page.map_err(|error| Error::from_store(format!("cannot list {prefix:?}"), error))?;
+        self.merge_page(directory, listing, &prefix, &page, asked);
+        listing.advance(page.next_marker.map_or(Cursor::Done, |marker| Cursor::At(Some(marker))));
+        Ok(())
+    }
+
+    fn merge_page(&self, directory: &Inode, listing: &Listing, prefix: &str, page: &ListPage, asked: Instant) {
+        for entry in &page.entries {
+            match entry {
+                ListEntry::Blob(name, properties) => {
+                    let component = name.as_str().strip_prefix(prefix).unwrap_or(name.as_str());
+                    let marker = Kind::of(&properties.metadata) == Kind::Directory;
+                    if component.is_empty() && marker {
+                        continue; // `d/` with a directory mark: this directory itself, as some tools write it.
+                    }
+                    self.merge_blob(directory, listing, component, name.as_str(), properties, asked);
+                }
+                ListEntry::Prefix(full) => {
+                    let component = full.strip_prefix(prefix).unwrap_or(full).trim_end_matches('/');
+                    let component = if full == &format!("{prefix}/") { "" } else { component };
+                    self.merge_prefix(directory, listing, component, full, asked);
+                }
+            }
+        }
+    }
+
+    fn merge_blob(
+        &self,
+        directory: &Inode,
+        listing: &Listing,
+        component: &str,
+        blob: &str,
+        properties: &BlobProperties,
+        asked: Instant,
+    ) {
+        let kind = Kind::of(&properties.metadata);
+        let shown = match self.naming.show(component) {
+            Ok(shown) => shown,
+            Err(reason) => return self.hide(blob, reason),
+        };
+        let taken_by_directory =
+            kind != Kind::Directory && listing.slot(&shown).is_some_and(|slot| slot.kind == Kind::Directory);
+        let shown = match self.naming.show_shadowed(component) {
+            _ if !taken_by_directory => shown,
+            Ok(shadowed) => shadowed,
+            Err(reason) => return self.hide(blob, reason),
+        };
+        self.put_listed(directory, listing, &shown, kind, Some(properties), asked);
+    }
+
+    fn merge_prefix(&self, directory: &Inode, listing: &Listing, component: &str, full: &str, asked: Instant) {
+        if directory.number == ROOT && component == RESERVED {
+            return;
+        }
+        let shown = match self.naming.show(component) {
+            Ok(shown) => shown,
+            Err(reason) => return self.hide(full, reason),
+        };
+        match listing.slot(&shown) {
+            Some(slot) if slot.kind == Kind::Directory => {}
+            Some(slot) => {
+                // The blob of that name came first in the page; the directory takes the name.
+                self.put_listed(directory, listing, &shown, Kind::Directory, None, asked);
+                match (self.naming.show_shadowed(component), slot.properties) {
+                    (Ok(shadowed), Some(properties)) => {
+                        self.put_listed(directory, listing, &shadowed, slot.kind, Some(&properties), asked);
+                    }
+                    _ => self.hide(full.trim_end_matches('/'), HiddenReason::Shadowed),
+                }
+            }
+            None => self.put_listed(directory, listing, &shown, Kind::Directory, None, asked),
+        }
+    }
+
+    fn put_listed(
+        &self,
+        directory: &Inode,
+        listing: &Listing,
+        shown: &str,
+        kind: Kind,
+        properties: Option<&BlobProperties>,
+        asked: Instant,
+    ) {
+        let touched = directory.directory.as_ref().is_some_and(|known| known.is_touched_since(shown, asked));
+        if touched {
+            return; // Made, changed or removed here since the page was asked for: `put_local` has said how it is.
+        }
+        let there = self.table.child(directory.number, shown);
+        if let Some(child) = there.as_ref().filter(|child| child.state.lock().is_local()) {
+            let (number, kind) = (child.number, child.kind);
+            let (name, seen) = (Arc::from(shown), Instant::now());
+            return listing.put(Slot { name, number, kind, properties: None, seen, gone: false });
+        }
+        let number =
+            there.filter(|child| child.kind == kind).map_or_else(|| self.table.next_number(), |child| child.number);
+        let properties = properties.map(|properties| Arc::new(properties.clone()));
+        listing.put(Slot { name: Arc::from(shown), number, kind, properties, seen: asked, gone: false });
+    }
+
+    /// The marker of a directory, as [`Found`] for the table.
+    pub(super) fn found_marker(properties: BlobProperties, seen: Instant) -> Found {
+        Found { kind: Kind::Directory, properties: Some(Arc::new(properties)), seen, number: None }
+    }
+}

@@ -1,0 +1,174 @@
+//! Opening and closing. open(2) is exact: it sees every close that returned before it (close-to-open), at the price of
+//! one conditional HEAD, which a name that is ours until it is committed does not pay.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    Access, Caller, Consistency, Error, FileSystem, HandleId, InodeNumber, Kind, Result,
+    handle::FileHandle,
+    inode::{Fate, Inode, State},
+};
+use crate::blob::BlobKind;
+
+/// Retries of open(2) that are still to come. An open that finds a foreign version answers ESTALE; the kernel then looks
+/// the name up and opens again, in the same thread, and the check that was just made must answer that too (DESIGN
+/// 10.1). The thread makes it exact: it cannot be in two system calls at once.
+#[derive(Debug, Default)]
+pub struct CheckedOpens {
+    by_thread: Mutex<HashMap<u32, InodeNumber>>,
+}
+
+/// Threads that never came back with their retry (killed in between) are forgotten past this many.
+const CHECKED_OPENS_MAX: usize = 1024;
+
+impl CheckedOpens {
+    fn expect(&self, thread: u32, number: InodeNumber) {
+        let mut by_thread = self.by_thread.lock();
+        if by_thread.len() >= CHECKED_OPENS_MAX {
+            by_thread.clear();
+        }
+        by_thread.insert(thread, number);
+    }
+
+    fn take(&self, thread: u32, number: InodeNumber) -> bool {
+        self.by_thread.lock().remove(&thread) == Some(number)
+    }
+}
+
+impl FileSystem {
+    /// open(2) of an existing file.
+    ///
+    /// # Errors
+    /// ESTALE when the name now leads to another version (the kernel looks it up and tries again); EROFS, EISDIR; EACCES
+    /// for an archived blob; EPERM for writing an append or page blob or one with tags.
+    pub async fn open_file(self: &Arc<Self>, caller: &Caller, number: InodeNumber, access: Access) -> Result<HandleId> {
+        if access.write || access.truncate {
+            self.check_writable(caller)?;
+        }
+        let inode = self.inode(number)?;
+        if inode.kind == Kind::Directory {
+            return Err(Error::new(libc::EISDIR, "a directory is read with readdir"));
+        }
+        if self.must_check_open(&inode) && !self.checked_opens.take(caller.pid, number) {
+            self.check_open(caller, &inode).await?;
+        }
+        check_openable(&inode.state.lock(), access)?;
+        let handle = self.add_handle(&inode, access);
+        if access.truncate
+            && let Err(error) = self.truncate(caller, &inode, 0, true).await
+        {
+            self.drop_handle(handle);
+            return Err(error);
+        }
+        Ok(handle)
+    }
+
+    fn must_check_open(&self, inode: &Inode) -> bool {
+        let state = inode.state.lock();
+        let ours = state.is_local() || state.fate == Fate::Unlinked || state.base.is_none();
+        self.settings.consistency == Consistency::CloseToOpen && !ours
+    }
+
+    async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>) -> Result<()> {
+        let place = self.table.place(inode.number);
+        let checked = self.revalidate(inode).await;
+        if let (Err(error), Some((parent, name))) = (&checked, place)
+            && error.errno == libc::ESTALE
+            && let Some(now) = self.table.child(parent, &name)
+        {
+            self.checked_opens.expect(caller.pid, now.number);
+        }
+        checked
+    }
+
+    /// Opens a handle on an inode that was checked.
+    pub(super) fn add_handle(&self, inode: &Arc<Inode>, access: Access) -> HandleId {
+        {
+            let mut state = inode.state.lock();
+            state.opened += 1;
+            state.writers += u32::from(access.write);
+            state.readers += u32::from(access.read);
+        }
+        self.table.hold(inode.number, 1);
+        self.handles.add_file(FileHandle { inode: Arc::clone(inode), access, stream: self.cache().stream() })
+    }
+
+    /// close(2) of one descriptor: what was written is on the service when it returns.
+    ///
+    /// # Errors
+    /// What the commit says; the data stays and is tried again by the next fsync or close.
+    pub async fn flush(self: &Arc<Self>, handle: HandleId) -> Result<()> {
+        let handle = self.handles.file(handle)?;
+        if handle.access.write { self.commit(&handle.inode).await } else { Ok(()) }
+    }
+
+    /// fsync(2) and fdatasync(2): what was written is on the service when it returns.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub async fn sync_file(self: &Arc<Self>, handle: HandleId) -> Result<()> {
+        let handle = self.handles.file(handle)?;
+        self.commit(&handle.inode).await
+    }
+
+    /// The last reference to an open file is gone. A mapping may have written after the last close, so what is still
+    /// dirty is committed here.
+    ///
+    /// # Errors
+    /// What that commit says; nobody but the log hears of it.
+    pub async fn release(self: &Arc<Self>, handle: HandleId) -> Result<()> {
+        let Ok(open) = self.handles.file(handle) else { return Ok(()) };
+        let result = if open.access.write { self.commit(&open.inode).await } else { Ok(()) };
+        self.drop_handle(handle);
+        self.finish_last_close(&open.inode).await;
+        result
+    }
+
+    fn drop_handle(&self, handle: HandleId) {
+        let Some(open) = self.handles.remove_file(handle) else { return };
+        {
+            let mut state = open.inode.state.lock();
+            state.opened -= 1;
+            state.writers -= u32::from(open.access.write);
+            state.readers -= u32::from(open.access.read);
+        }
+        self.table.release(open.inode.number, 1);
+    }
+
+    /// Commits everything that is dirty, for the end of a session: close(2) has reported what it could, this is for what
+    /// came after.
+    ///
+    /// # Errors
+    /// The first commit that failed; the others were tried all the same.
+    pub async fn flush_all(self: &Arc<Self>) -> Result<()> {
+        let mut first = Ok(());
+        for inode in self.table.all() {
+            let dirty = inode.state.lock().is_dirty();
+            if dirty && let Err(error) = self.commit(&inode).await {
+                tracing::error!(inode = inode.number.0, "not saved: {}", error.to_chain());
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+fn check_openable(state: &State, access: Access) -> Result<()> {
+    let Some(base) = state.base.as_deref() else { return Ok(()) };
+    if base.access_tier.as_deref() == Some("Archive") {
+        let sentence = "the blob is in the Archive tier; rehydrate it first (az storage blob set-tier --tier Hot)";
+        return Err(Error::new(libc::EACCES, sentence));
+    }
+    if !(access.write || access.truncate) {
+        return Ok(());
+    }
+    if base.kind != BlobKind::Block {
+        return Err(Error::new(libc::EPERM, "append and page blobs can be read, not written"));
+    }
+    if base.tag_count > 0 {
+        return Err(Error::new(libc::EPERM, "the blob has index tags, which a rewrite would lose"));
+    }
+    Ok(())
+}

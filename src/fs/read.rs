@@ -1,0 +1,219 @@
+//! Reading: layers of uncommitted bytes over cached pieces of the committed version.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    Error, FileSystem, HandleId, Result,
+    handle::FileHandle,
+    inode::{Base, Inode, State},
+    overlay::{Overlay, Segment},
+};
+use crate::{
+    blob::{self, ErrorKind},
+    cache::{CachedBytes, Content, ReadStream},
+};
+
+/// A read that meets our own commit under way is tried again on the new version; more often than this, something keeps
+/// replacing the version under it, and the program hears ESTALE.
+const READ_TRIES_MAX: u32 = 8;
+
+/// Bytes that were read.
+#[derive(Debug)]
+pub enum ReadData {
+    /// Straight from the cache, without a copy.
+    Cached(CachedBytes),
+    /// Put together from several layers.
+    Assembled(Vec<u8>),
+}
+
+impl ReadData {
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Cached(bytes) => bytes.len(),
+            Self::Assembled(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether there is none: the end of the file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes as one slice, copied only where they lie in several blocks.
+    pub fn with<R>(&self, use_bytes: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::Assembled(bytes) => use_bytes(bytes),
+            Self::Cached(bytes) => match bytes.contiguous() {
+                Some(bytes) => use_bytes(bytes),
+                None => {
+                    let mut copy = vec![0; bytes.len()];
+                    bytes.copy_to(&mut copy);
+                    use_bytes(&copy)
+                }
+            },
+        }
+    }
+}
+
+/// What a range of a file is made of, through all layers.
+enum Source {
+    /// Only the committed version: the plain, common case.
+    Base(Arc<Base>, Range<u64>),
+    /// Bytes of the layers, already copied, with holes that the committed version fills.
+    Layers { base: Option<Arc<Base>>, bytes: Vec<u8>, holes: Vec<Range<u64>>, start: u64 },
+    /// Some of it was sent and is no longer in memory: only a commit makes it readable.
+    OnlyStaged,
+}
+
+impl FileSystem {
+    /// read(2): up to `size` bytes at `offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// EBADF; ESTALE when another client has replaced the version that is open; what the service says.
+    pub async fn read(self: &Arc<Self>, handle: HandleId, offset: u64, size: u32) -> Result<ReadData> {
+        let handle = self.handles.file(handle)?;
+        if !handle.access.read && !handle.access.write {
+            return Err(Error::new(libc::EBADF, "the file is not open for reading"));
+        }
+        let range = offset..offset.saturating_add(u64::from(size));
+        self.read_range(&handle.inode, &range, &handle.stream).await
+    }
+
+    /// What is at `range` of an inode, whatever layer it is in.
+    pub(super) async fn read_range(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        range: &Range<u64>,
+        stream: &ReadStream,
+    ) -> Result<ReadData> {
+        for _ in 0..READ_TRIES_MAX {
+            let source = source_of(&inode.state.lock(), range);
+            let (base, result) = match source {
+                Source::OnlyStaged => {
+                    self.commit(inode).await?;
+                    continue;
+                }
+                Source::Base(base, range) => {
+                    let result = self.read_content(&base.content, range, stream).await.map(ReadData::Cached);
+                    (Some(base), result)
+                }
+                Source::Layers { base, bytes, holes, start } => {
+                    let result = self.fill_holes(base.as_deref(), bytes, &holes, start, stream).await;
+                    (base, result.map(ReadData::Assembled))
+                }
+            };
+            match result {
+                Ok(data) => return Ok(data),
+                Err(error) if is_replaced(&error) => self.follow(inode, base.as_ref(), error).await?,
+                Err(error) => return Err(Error::from_store("cannot read", error)),
+            }
+        }
+        Err(Error::new(libc::ESTALE, "the file was replaced again and again while it was read"))
+    }
+
+    async fn read_content(
+        &self,
+        content: &Arc<Content>,
+        range: Range<u64>,
+        stream: &ReadStream,
+    ) -> blob::Result<CachedBytes> {
+        self.cache().read(content, range, stream).await
+    }
+
+    async fn fill_holes(
+        &self,
+        base: Option<&Base>,
+        mut bytes: Vec<u8>,
+        holes: &[Range<u64>],
+        start: u64,
+        stream: &ReadStream,
+    ) -> blob::Result<Vec<u8>> {
+        for hole in holes {
+            let Some(base) = base else { break };
+            let found = self.read_content(&base.content, hole.clone(), stream).await?;
+            let target = &mut bytes[(hole.start - start) as usize..(hole.end - start) as usize];
+            found.copy_to(&mut target[..found.len()]);
+        }
+        Ok(bytes)
+    }
+
+    /// The version under a read is gone from the service: fine when it was our own commit (the read is tried again) or
+    /// the same bytes under a new ETag; ESTALE else.
+    async fn follow(self: &Arc<Self>, inode: &Arc<Inode>, base: Option<&Arc<Base>>, error: blob::Error) -> Result<()> {
+        let moved_on = {
+            let state = inode.state.lock();
+            match (&state.base, base) {
+                (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
+                (now, then) => now.is_some() != then.is_some(),
+            }
+        };
+        if moved_on || self.adopt_same_bytes(inode).await? {
+            return Ok(());
+        }
+        Err(Error::from_store("another client has replaced the open file", error).with_errno(libc::ESTALE))
+    }
+
+    /// SEEK_DATA and SEEK_HOLE know of no holes: what is not written is zeros, which programs may read as data.
+    ///
+    /// # Errors
+    /// ENXIO behind the end of the file, EBADF.
+    pub fn seek(&self, handle: HandleId, offset: u64, hole: bool) -> Result<u64> {
+        let handle: Arc<FileHandle> = self.handles.file(handle)?;
+        let size = handle.inode.state.lock().size();
+        if offset >= size {
+            return Err(Error::new(libc::ENXIO, "behind the end of the file"));
+        }
+        Ok(if hole { size } else { offset })
+    }
+}
+
+fn is_replaced(error: &blob::Error) -> bool {
+    matches!(error.kind, ErrorKind::Precondition | ErrorKind::NotFound)
+}
+
+/// Reads the layers under the lock, and says what the committed version must add.
+fn source_of(state: &State, range: &Range<u64>) -> Source {
+    let clean = state.overlay.is_none() && state.committing.is_none();
+    let end = range.end.min(state.size());
+    let range = range.start.min(end)..end;
+    if let (true, Some(base)) = (clean, &state.base) {
+        return Source::Base(Arc::clone(base), range);
+    }
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let mut holes = Vec::new();
+    let layers = [state.overlay.as_ref(), state.committing.as_deref()];
+    let layers: Vec<&Overlay> = layers.into_iter().flatten().collect();
+    if !copy_layers(&layers, &range, range.start, &mut bytes, &mut holes) {
+        return Source::OnlyStaged;
+    }
+    let length = state.base.as_ref().map_or(0, |base| base.length);
+    let holes = holes.into_iter().map(|hole| hole.start..hole.end.min(length)).filter(|hole| !hole.is_empty());
+    Source::Layers { base: state.base.clone(), bytes, holes: holes.collect(), start: range.start }
+}
+
+/// Copies what the layers know of `range` to `bytes`, which begins at `start`; what none of them knows becomes a hole.
+/// `false` when a part is not in memory.
+fn copy_layers(
+    layers: &[&Overlay],
+    range: &Range<u64>,
+    start: u64,
+    bytes: &mut [u8],
+    holes: &mut Vec<Range<u64>>,
+) -> bool {
+    let Some((layer, below)) = layers.split_first() else {
+        holes.push(range.clone());
+        return true;
+    };
+    layer.segments(range).into_iter().all(|segment| match segment {
+        Segment::Dirty(part) => {
+            layer.copy_to(&part, &mut bytes[(part.start - start) as usize..(part.end - start) as usize]);
+            true
+        }
+        Segment::Zero(_) => true,
+        Segment::Below(part) => copy_layers(below, &part, start, bytes, holes),
+        Segment::Staged(_) => false,
+    })
+}

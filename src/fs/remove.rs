@@ -1,0 +1,230 @@
+//! Taking names away, and keeping what is still open readable until its last close.
+
+use std::{ffi::OsStr, sync::Arc, time::Instant};
+
+use super::{
+    Caller, Error, FileSystem, InodeNumber, Invalidation, Kind, ROOT, Result,
+    attributes::Attributes,
+    inode::{Base, Fate, Inode},
+    name::RESERVED,
+};
+use crate::blob::{BlobName, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions};
+
+/// What an open file may keep in memory after its name is gone; a larger one is copied inside the service to a hidden
+/// name (DESIGN 10.5). Equal to what one write keeps in memory anyway.
+const KEPT_IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
+
+impl FileSystem {
+    /// unlink(2).
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says.
+    pub async fn unlink(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
+        self.check_writable(caller)?;
+        let held = self.resolve(parent, name).await?;
+        if held.inode.kind == Kind::Directory {
+            return Err(Error::new(libc::EISDIR, "a directory is removed with rmdir"));
+        }
+        let _in_order = held.inode.commit.lock().await;
+        self.keep_directory(parent).await?;
+        self.preserve(&held.inode).await?;
+        if held.inode.state.lock().base.is_some() {
+            let blob = self.blob_name(&held.inode)?;
+            self.delete_blob(&blob).await?;
+        }
+        self.forget_name(caller, &held.inode, Fate::Unlinked);
+        Ok(())
+    }
+
+    /// rmdir(2).
+    ///
+    /// # Errors
+    /// ENOTEMPTY (hidden blobs count, and are named in the log), ENOTDIR, ENOENT, EROFS; what the service says.
+    pub async fn remove_directory(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
+        self.check_writable(caller)?;
+        let held = self.resolve(parent, name).await?;
+        if held.inode.kind != Kind::Directory {
+            return Err(Error::new(libc::ENOTDIR, "not a directory"));
+        }
+        let _in_order = held.inode.commit.lock().await;
+        self.check_empty(&held.inode).await?;
+        self.keep_directory(parent).await?;
+        let marker = self.blob_name(&held.inode)?;
+        if held.inode.state.lock().base.is_some() {
+            self.delete_blob(&marker).await?;
+        }
+        self.forget_name(caller, &held.inode, Fate::Unlinked);
+        Ok(())
+    }
+
+    /// Deletes a blob that may be gone already.
+    pub(super) async fn delete_blob(&self, blob: &BlobName) -> Result<()> {
+        match self.store.delete(blob, &Condition::None).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::from_store(format!("cannot remove {blob}"), error)),
+        }
+    }
+
+    /// Takes the name from an inode, here and in what is known of its directory.
+    pub(super) fn forget_name(&self, caller: &Caller, inode: &Arc<Inode>, fate: Fate) {
+        let Some((parent, name)) = self.table.place(inode.number) else { return };
+        inode.state.lock().fate = fate;
+        self.table.unlink(inode.number);
+        if let Some(directory) = self.table.get(parent) {
+            if let Some(known) = &directory.directory {
+                known.remove_local(&name);
+            }
+            directory.state.lock().touch();
+        }
+        self.views.invalidate(Some(&caller.view), &Invalidation::Entry(parent, name));
+        self.views.invalidate(Some(&caller.view), &Invalidation::Attributes(parent));
+    }
+
+    /// ENOTEMPTY unless nothing is below a directory: neither here, uncommitted, nor at the service, shown or hidden.
+    pub(super) async fn check_empty(&self, directory: &Inode) -> Result<()> {
+        let not_empty = |what: &str| Error::new(libc::ENOTEMPTY, format!("the directory holds {what}"));
+        for (name, child) in self.table.children(directory.number) {
+            if child.state.lock().is_local() {
+                return Err(not_empty(&format!("{name:?}")));
+            }
+        }
+        let prefix = self.directory_prefix(directory.number)?;
+        let mut marker = None;
+        loop {
+            // Two: the marker `d/` of some tools, and anything else.
+            let request = ListRequest { prefix: prefix.clone(), delimited: false, marker, max_results: Some(2) };
+            let page = self.store.list(&request).await;
+            let page = page.map_err(|error| Error::from_store(format!("cannot look into {prefix:?}"), error))?;
+            for entry in &page.entries {
+                let ListEntry::Blob(name, properties) = entry else { continue };
+                let marks = name.as_str() == prefix && Kind::of(&properties.metadata) == Kind::Directory;
+                if marks {
+                    self.delete_blob(name).await?;
+                    continue;
+                }
+                if directory.number != ROOT || !name.as_str().starts_with(&format!("{prefix}{RESERVED}/")) {
+                    tracing::info!(blob = name.as_str(), "a directory is not removed: this blob is in it");
+                    return Err(not_empty(&format!("the blob {:?}", name.as_str())));
+                }
+            }
+            match page.next_marker {
+                Some(next) => marker = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes a marker for a directory that is a bare prefix, before its last name may go: to a program, a directory stays
+    /// until rmdir(2).
+    pub(super) async fn keep_directory(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
+        if number == ROOT {
+            return Ok(());
+        }
+        let directory = self.directory_inode(number)?;
+        if directory.state.lock().base.is_some() {
+            return Ok(());
+        }
+        let marker = self.blob_name(&directory)?;
+        let mut metadata = crate::blob::Metadata::new();
+        Attributes::default().write_to(Kind::Directory, &mut metadata);
+        let options = WriteOptions {
+            condition: Condition::Absent,
+            metadata,
+            headers: ContentHeaders::default(),
+            access_tier: None,
+        };
+        match self.store.put_blob(&marker, Body::new(), &options).await {
+            Ok(committed) => {
+                let properties = super::commit::marker_properties(&committed, options.metadata);
+                self.observe(&directory, &Self::found_marker(properties, Instant::now()));
+                Ok(())
+            }
+            // A marker that we had not seen, or a shadowed blob of the name, which keeps the name alive as well.
+            Err(error) if error.kind == ErrorKind::Precondition => Ok(()),
+            Err(error) => Err(Error::from_store(format!("cannot keep the directory {marker}"), error)),
+        }
+    }
+
+    /// Makes the bytes of an open file independent of its blob, which is about to go. Called under the inode's commit lock.
+    pub(super) async fn preserve(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        if inode.state.lock().opened == 0 || inode.kind != Kind::File {
+            return Ok(());
+        }
+        // Layers that were sent ahead live at the service under the old name: commit them first.
+        let sent = {
+            let state = inode.state.lock();
+            let sent = |layer: &super::overlay::Overlay| layer.staged().next().is_some();
+            state.committing.is_some() || state.staging > 0 || state.overlay.as_ref().is_some_and(sent)
+        };
+        if sent {
+            self.commit_locked(inode).await?;
+        }
+        inode.state.lock().draining = true; // Nothing more is sent ahead under a name that is about to go.
+        let Some(base) = inode.state.lock().base.clone() else { return Ok(()) };
+        let kept = inode.state.lock().overlay.as_ref().map_or(base.length, super::overlay::Overlay::below);
+        if kept == 0 {
+            return Ok(());
+        }
+        if kept <= KEPT_IN_MEMORY_BYTES_MAX {
+            self.keep_in_memory(inode, kept).await
+        } else {
+            self.orphan(inode, &base).await
+        }
+    }
+
+    /// Copies what lies below the top layer into it.
+    async fn keep_in_memory(self: &Arc<Self>, inode: &Arc<Inode>, length: u64) -> Result<()> {
+        let size = inode.state.lock().size();
+        let data = self.read_range(inode, &(0..length), &self.cache().stream()).await?;
+        let capacity = crate::cache::Pool::capacity(data.len());
+        let buffer = self.pool().buffer(crate::cache::Class::Dirty, capacity).await;
+        let mut buffers = std::collections::BTreeMap::from([(0, buffer)]);
+        let mut state = inode.state.lock();
+        let outcome = data.with(|bytes| state.overlay_mut().write(0, bytes, &mut buffers));
+        let resized = state.overlay_mut().truncate(size);
+        match (outcome, resized) {
+            (Ok(()), Ok(())) => Ok(()),
+            _ => Err(Error::new(libc::EBUSY, "the open file was written while its name was removed; try again")),
+        }
+    }
+
+    /// Copies the blob to a hidden name, where open handles go on reading it.
+    async fn orphan(&self, inode: &Inode, base: &Base) -> Result<()> {
+        let blob = self.blob_name(inode)?;
+        let path = format!("{RESERVED}/orphan/{}", uuid::Uuid::new_v4().simple());
+        let orphan = self.name_at(&path)?;
+        let copied = self.store.copy(&blob, &base.etag, &orphan, &Condition::Absent).await;
+        let committed =
+            copied.map_err(|error| Error::from_store(format!("cannot keep {blob}, which is open"), error))?;
+        base.content.repoint(orphan.clone(), committed.etag);
+        inode.state.lock().orphan = Some(orphan);
+        Ok(())
+    }
+
+    /// After a close: removes the hidden copy of a file without a name, and says what of a replaced one is lost.
+    pub(super) async fn finish_last_close(&self, inode: &Arc<Inode>) {
+        let (orphan, lost) = {
+            let mut state = inode.state.lock();
+            if state.opened > 0 {
+                return;
+            }
+            let lost = state.fate == Fate::Replaced && state.is_dirty();
+            if state.fate != Fate::Linked {
+                (state.overlay, state.committing, state.attributes_dirty) = (None, None, false);
+            }
+            (state.orphan.take(), lost)
+        };
+        if lost {
+            tracing::warn!(
+                inode = inode.number.0,
+                "changes over another client's version were dropped at the last close"
+            );
+        }
+        if let Some(orphan) = orphan
+            && let Err(error) = self.delete_blob(&orphan).await
+        {
+            tracing::warn!("a hidden copy stays: {}", error.to_chain());
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! rename(2) on a flat namespace: a copy inside the service, then a delete, each under the version that was seen.
+//!
+//! No blob is ever lost: a source is deleted only when its copy has succeeded, and only in the version that was copied. A
+//! directory's rename that breaks off leaves every blob under its old or its new name (or, for moments, both), and
+//! doing it again finishes it.
+
+use std::{ffi::OsStr, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::{
+    Caller, Error, FileSystem, InodeNumber, Invalidation, Kind, Result,
+    directory::Slot,
+    inode::{Fate, Inode},
+    lookup::Held,
+};
+use crate::blob::{BlobName, Committed, Condition, ETag, ErrorKind, ListEntry, ListRequest};
+
+/// Blobs of a directory that are copied at once; the store bounds what the node does in all.
+const COPIES_AT_ONCE: usize = 32;
+
+/// What may be at the new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Anything of the same sort; it is replaced.
+    Replace,
+    /// Nothing (RENAME_NOREPLACE).
+    NoReplace,
+}
+
+/// A blob that is to get another name.
+#[derive(Debug)]
+struct Move {
+    from: BlobName,
+    etag: ETag,
+    to: BlobName,
+}
+
+impl FileSystem {
+    /// rename(2).
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL for a directory into itself, EROFS; ESTALE when another client
+    /// changed the source meanwhile (both names then stay); what the service says.
+    pub async fn rename(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (parent, name): (InodeNumber, &OsStr),
+        (new_parent, new_name): (InodeNumber, &OsStr),
+        mode: RenameMode,
+    ) -> Result<()> {
+        self.check_writable(caller)?;
+        let source = self.resolve(parent, name).await?;
+        let component = self.naming.new_component(new_name)?;
+        let shown = new_name.to_str().unwrap_or(&component.text).to_owned();
+        let target = self.existing(new_parent, &shown).await?;
+        if let Some(target) = &target {
+            if target.inode.number == source.inode.number {
+                return Ok(());
+            }
+            if mode == RenameMode::NoReplace {
+                return Err(Error::new(libc::EEXIST, format!("{shown:?} exists already")));
+            }
+            self.check_replaceable(&source.inode, &target.inode).await?;
+        }
+        if self.table.is_within(new_parent, source.inode.number) {
+            return Err(Error::new(libc::EINVAL, "a directory cannot be moved into itself"));
+        }
+        self.keep_directory(parent).await?;
+        let new_path = format!("{}{}", self.directory_prefix(new_parent)?, component.text);
+        let new_blob = BlobName::new(new_path)
+            .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
+        if source.inode.kind == Kind::Directory {
+            self.move_directory(&source.inode, target.as_ref(), &new_blob).await?;
+        } else {
+            self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
+        }
+        self.move_name(caller, &source.inode, target.as_ref(), new_parent, &shown);
+        Ok(())
+    }
+
+    async fn check_replaceable(&self, source: &Inode, target: &Inode) -> Result<()> {
+        match (source.kind == Kind::Directory, target.kind == Kind::Directory) {
+            (true, false) => Err(Error::new(libc::ENOTDIR, "the new name is not a directory")),
+            (false, true) => Err(Error::new(libc::EISDIR, "the new name is a directory")),
+            (true, true) => self.check_empty(target).await,
+            (false, false) => Ok(()),
+        }
+    }
+
+    async fn move_file(
+        self: &Arc<Self>,
+        source: &Arc<Inode>,
+        target: Option<&Held>,
+        new_blob: &BlobName,
+        mode: RenameMode,
+    ) -> Result<()> {
+        // Two locks at once only here, by ascending number: two renames that meet cannot wait for each other.
+        let (first, second) = match target {
+            Some(target) if target.inode.number < source.number => (&target.inode, Some(source)),
+            Some(target) => (source, Some(&target.inode)),
+            None => (source, None),
+        };
+        let _first = first.commit.lock().await;
+        let _second = match second {
+            Some(second) => Some(second.commit.lock().await),
+            None => None,
+        };
+        self.commit_locked(source).await?;
+        let Some(base) = source.state.lock().base.clone() else {
+            return Err(Error::new(libc::ESTALE, "the file has no version to rename"));
+        };
+        if let Some(target) = target {
+            self.preserve(&target.inode).await?;
+        }
+        let condition = match (target, mode) {
+            (Some(_), RenameMode::Replace) => Condition::None,
+            _ => Condition::Absent,
+        };
+        let from = self.blob_name(source)?;
+        let moved = Move { from: from.clone(), etag: base.etag.clone(), to: new_blob.clone() };
+        let committed = match self.copy_one(&moved, &condition).await {
+            // Somebody made the new name since we looked: rename(2) replaces it all the same.
+            Err(error) if error.kind() == Some(ErrorKind::Precondition) && mode == RenameMode::Replace => {
+                self.copy_one(&moved, &Condition::None).await?
+            }
+            Err(error) if error.kind() == Some(ErrorKind::Precondition) => return Err(error.with_errno(libc::EEXIST)),
+            other => other?,
+        };
+        self.delete_source(&moved).await?;
+        self.repoint(source, new_blob, &committed);
+        Ok(())
+    }
+
+    async fn copy_one(&self, moved: &Move, condition: &Condition) -> Result<Committed> {
+        let copied = self.store.copy(&moved.from, &moved.etag, &moved.to, condition).await;
+        copied.map_err(|error| Error::from_store(format!("cannot rename {} to {}", moved.from, moved.to), error))
+    }
+
+    /// Deletes a source in the version that was copied. A version that came meanwhile stays under the old name.
+    async fn delete_source(&self, moved: &Move) -> Result<()> {
+        match self.store.delete(&moved.from, &Condition::Match(moved.etag.clone())).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                let sentence = format!("{} is at {} now, but the old name stays", moved.from, moved.to);
+                Err(Error::from_store(sentence, error))
+            }
+        }
+    }
+
+    /// The same bytes have a new name and a new ETag: what is cached moves along.
+    fn repoint(&self, inode: &Inode, name: &BlobName, committed: &Committed) {
+        let mut state = inode.state.lock();
+        let Some(base) = state.base.clone() else { return };
+        base.content.repoint(name.clone(), committed.etag.clone());
+        state.base = Some(Arc::new(base.renamed(committed)));
+        state.checked = Some(std::time::Instant::now());
+    }
+
+    /// Copies every blob below, then deletes the sources, then the old marker: in that order, so that a break loses nothing.
+    async fn move_directory(
+        self: &Arc<Self>,
+        source: &Arc<Inode>,
+        target: Option<&Held>,
+        new_blob: &BlobName,
+    ) -> Result<()> {
+        let _in_order = source.commit.lock().await;
+        if let Some(target) = target
+            && target.inode.state.lock().base.is_some()
+        {
+            self.delete_blob(new_blob).await?;
+        }
+        self.flush_below(source).await?;
+        let from = self.blob_name(source)?;
+        let moves = self.moves_below(&from, new_blob).await?;
+        let total = moves.len();
+        tracing::info!(from = from.as_str(), to = new_blob.as_str(), blobs = total, "renaming a directory");
+        let copies = moves.iter().map(|moved| self.copy_resumably(moved));
+        let copied: Vec<Committed> = futures::stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await?;
+        let deletes = moves.iter().rev().map(|moved| self.delete_source(moved));
+        futures::stream::iter(deletes).buffered(COPIES_AT_ONCE).try_collect::<Vec<()>>().await?;
+        let by_name = moves.iter().zip(&copied).map(|(moved, committed)| (moved.from.as_str(), (&moved.to, committed)));
+        let by_name: std::collections::HashMap<_, _> = by_name.collect();
+        self.repoint_below(source, from.as_str(), &by_name);
+        Ok(())
+    }
+
+    /// A copy that an earlier, broken rename has made already may be there: it is made again over it.
+    async fn copy_resumably(&self, moved: &Move) -> Result<Committed> {
+        match self.copy_one(moved, &Condition::Absent).await {
+            Err(error) if error.kind() == Some(ErrorKind::Precondition) => self.copy_one(moved, &Condition::None).await,
+            other => other,
+        }
+    }
+
+    /// Every blob of a directory, its marker first, with the name that it gets.
+    async fn moves_below(&self, from: &BlobName, to: &BlobName) -> Result<Vec<Move>> {
+        let failed = |error| Error::from_store(format!("cannot list {from}"), error);
+        let renamed = |name: &BlobName| {
+            let path = name.as_str().strip_prefix(from.as_str()).unwrap_or_default();
+            BlobName::new(format!("{to}{path}"))
+                .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename {name}: {error}")))
+        };
+        let mut moves = Vec::new();
+        match self.store.head(from, &Condition::None).await {
+            Ok(marker) => moves.push(Move { from: from.clone(), etag: marker.etag, to: to.clone() }),
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let mut marker = None;
+        loop {
+            let request = ListRequest { prefix: format!("{from}/"), delimited: false, marker, max_results: None };
+            let page = self.store.list(&request).await.map_err(failed)?;
+            for entry in page.entries {
+                if let ListEntry::Blob(name, properties) = entry {
+                    moves.push(Move { to: renamed(&name)?, etag: properties.etag, from: name });
+                }
+            }
+            match page.next_marker {
+                Some(next) => marker = Some(next),
+                None => return Ok(moves),
+            }
+        }
+    }
+
+    /// Commits what is dirty below a directory, so that its blobs are all there to be copied.
+    async fn flush_below(self: &Arc<Self>, directory: &Inode) -> Result<()> {
+        let mut waiting = vec![directory.number];
+        while let Some(number) = waiting.pop() {
+            for (_, child) in self.table.children(number) {
+                if child.kind == Kind::Directory {
+                    waiting.push(child.number);
+                } else if child.state.lock().is_dirty() {
+                    self.commit(&child).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn repoint_below(
+        &self,
+        directory: &Arc<Inode>,
+        path: &str,
+        moved: &std::collections::HashMap<&str, (&BlobName, &Committed)>,
+    ) {
+        let mut waiting = vec![(Arc::clone(directory), path.to_owned())];
+        while let Some((inode, path)) = waiting.pop() {
+            if let Some((name, committed)) = moved.get(path.as_str()) {
+                self.repoint(&inode, name, committed);
+            }
+            if let Some(known) = &inode.directory {
+                known.forget(); // Its listing speaks of the old versions.
+            }
+            for (name, child) in self.table.children(inode.number) {
+                if let Ok(component) = self.naming.component(name.as_ref().as_ref()) {
+                    waiting.push((child, format!("{path}/{}", component.text)));
+                }
+            }
+        }
+    }
+
+    /// The new name leads to the source's inode, here and in what is known of both directories.
+    fn move_name(
+        self: &Arc<Self>,
+        caller: &Caller,
+        source: &Arc<Inode>,
+        target: Option<&Held>,
+        new_parent: InodeNumber,
+        shown: &str,
+    ) {
+        if let Some(target) = target {
+            self.forget_name(caller, &target.inode, Fate::Unlinked);
+        }
+        let Some((parent, name)) = self.table.place(source.number) else { return };
+        if let Some(known) = self.table.get(parent).as_ref().and_then(|directory| directory.directory.as_ref()) {
+            known.remove_local(&name);
+        }
+        self.table.rename(source.number, new_parent, shown);
+        source.state.lock().attributes.ctime = Some(std::time::SystemTime::now());
+        if let Some(directory) = self.table.get(new_parent) {
+            if let Some(known) = &directory.directory {
+                let (number, kind, seen) = (source.number, source.kind, std::time::Instant::now());
+                known.put_local(Slot { name: Arc::from(shown), number, kind, properties: None, seen, gone: false });
+            }
+            directory.state.lock().touch();
+        }
+        self.publish(source);
+        for invalid in [
+            Invalidation::Entry(parent, name),
+            Invalidation::Entry(new_parent, Arc::from(shown)),
+            Invalidation::Attributes(parent),
+            Invalidation::Attributes(new_parent),
+        ] {
+            self.views.invalidate(Some(&caller.view), &invalid);
+        }
+    }
+}

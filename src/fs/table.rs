@@ -1,0 +1,224 @@
+//! The inode table: which numbers exist, under which parent and name, and who still refers to them.
+//!
+//! Plain data on purpose: (number, parent, name, references) can be written out and read back, which is what a takeover
+//! does (DESIGN 4). Knows nothing of the service. A row lives while it is referenced: by lookups of a view's kernel, by
+//! open handles, by pins of unfinished work, or by the rows of its children.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use super::inode::{Inode, InodeNumber, ROOT};
+
+#[derive(Debug)]
+struct Row {
+    inode: Arc<Inode>,
+    parent: InodeNumber,
+    name: Arc<str>,
+    /// Whether (`parent`, `name`) leads here; not any more after an unlink or a replacement.
+    linked: bool,
+    references: u64,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    rows: HashMap<InodeNumber, Row>,
+    children: HashMap<InodeNumber, HashMap<Arc<str>, InodeNumber>>,
+}
+
+/// The table. Its lock is a leaf for everything but itself: no inode's state is locked and nothing awaits while it is held.
+#[derive(Debug)]
+pub struct InodeTable {
+    rows: Mutex<Rows>,
+    next: AtomicU64,
+}
+
+impl InodeTable {
+    /// A table with the root alone.
+    #[must_use]
+    pub fn new(root: Arc<Inode>) -> Self {
+        let row = Row { inode: root, parent: ROOT, name: Arc::from(""), linked: true, references: 1 };
+        let rows = Rows { rows: HashMap::from([(ROOT, row)]), children: HashMap::new() };
+        Self { rows: Mutex::new(rows), next: AtomicU64::new(ROOT.0 + 1) }
+    }
+
+    /// A number that was never used.
+    pub fn next_number(&self) -> InodeNumber {
+        InodeNumber(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The inode of `number`.
+    #[must_use]
+    pub fn get(&self, number: InodeNumber) -> Option<Arc<Inode>> {
+        self.rows.lock().rows.get(&number).map(|row| Arc::clone(&row.inode))
+    }
+
+    /// The inode that (`parent`, `name`) leads to.
+    #[must_use]
+    pub fn child(&self, parent: InodeNumber, name: &str) -> Option<Arc<Inode>> {
+        let rows = self.rows.lock();
+        let number = rows.children.get(&parent)?.get(name)?;
+        rows.rows.get(number).map(|row| Arc::clone(&row.inode))
+    }
+
+    /// All inodes below `parent` that are in the table, with their names.
+    #[must_use]
+    pub fn children(&self, parent: InodeNumber) -> Vec<(Arc<str>, Arc<Inode>)> {
+        let rows = self.rows.lock();
+        let Some(children) = rows.children.get(&parent) else { return Vec::new() };
+        let row = |(name, number): (&Arc<str>, &InodeNumber)| {
+            rows.rows.get(number).map(|row| (Arc::clone(name), Arc::clone(&row.inode)))
+        };
+        children.iter().filter_map(row).collect()
+    }
+
+    /// Puts `inode` under (`parent`, `name`) with one reference, unless another is there already: then that one gets
+    /// the reference and is returned. Returns `None` when the parent is gone.
+    pub fn link(&self, parent: InodeNumber, name: &str, inode: Arc<Inode>) -> Option<Arc<Inode>> {
+        let mut rows = self.rows.lock();
+        if let Some(&there) = rows.children.get(&parent).and_then(|children| children.get(name)) {
+            let row = rows.rows.get_mut(&there)?;
+            row.references += 1;
+            return Some(Arc::clone(&row.inode));
+        }
+        rows.rows.get_mut(&parent)?.references += 1;
+        let name: Arc<str> = Arc::from(name);
+        rows.children.entry(parent).or_default().insert(Arc::clone(&name), inode.number);
+        let row = Row { inode: Arc::clone(&inode), parent, name, linked: true, references: 1 };
+        rows.rows.insert(inode.number, row);
+        Some(inode)
+    }
+
+    /// Takes the name away from `number`; it stays reachable by number while it is referenced.
+    pub fn unlink(&self, number: InodeNumber) {
+        let mut rows = self.rows.lock();
+        let Some(row) = rows.rows.get_mut(&number) else { return };
+        if !std::mem::take(&mut row.linked) {
+            return;
+        }
+        let (parent, name) = (row.parent, Arc::clone(&row.name));
+        rows.forget_child(parent, &name);
+        rows.release(parent, 1);
+        rows.release(number, 0);
+    }
+
+    /// Moves the name of `number` to (`parent`, `name`), which must be free.
+    pub fn rename(&self, number: InodeNumber, parent: InodeNumber, name: &str) {
+        let mut rows = self.rows.lock();
+        let name: Arc<str> = Arc::from(name);
+        let Some(row) = rows.rows.get_mut(&number) else { return };
+        let was_linked = std::mem::replace(&mut row.linked, true);
+        let old_parent = std::mem::replace(&mut row.parent, parent);
+        let old_name = std::mem::replace(&mut row.name, Arc::clone(&name));
+        if let Some(row) = rows.rows.get_mut(&parent) {
+            row.references += 1;
+        }
+        if was_linked {
+            rows.forget_child(old_parent, &old_name);
+            rows.release(old_parent, 1);
+        }
+        rows.children.entry(parent).or_default().insert(name, number);
+    }
+
+    /// Adds `count` references to `number`; `false` when it is gone.
+    pub fn hold(&self, number: InodeNumber, count: u64) -> bool {
+        match self.rows.lock().rows.get_mut(&number) {
+            Some(row) => {
+                row.references += count;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives `count` references back.
+    pub fn release(&self, number: InodeNumber, count: u64) {
+        self.rows.lock().release(number, count);
+    }
+
+    /// Parent and name of a linked inode.
+    #[must_use]
+    pub fn place(&self, number: InodeNumber) -> Option<(InodeNumber, Arc<str>)> {
+        let rows = self.rows.lock();
+        rows.rows.get(&number).filter(|row| row.linked).map(|row| (row.parent, Arc::clone(&row.name)))
+    }
+
+    /// The names that lead from the root to `number`; empty for the root; `None` once it, or a directory above it, has
+    /// no name any more.
+    #[must_use]
+    pub fn names(&self, number: InodeNumber) -> Option<Vec<Arc<str>>> {
+        let rows = self.rows.lock();
+        let mut names = Vec::new();
+        let mut position = number;
+        while position != ROOT {
+            let row = rows.rows.get(&position).filter(|row| row.linked)?;
+            names.push(Arc::clone(&row.name));
+            position = row.parent;
+        }
+        names.reverse();
+        Some(names)
+    }
+
+    /// Whether `number` is `ancestor` or lies below it.
+    #[must_use]
+    pub fn is_within(&self, number: InodeNumber, ancestor: InodeNumber) -> bool {
+        let rows = self.rows.lock();
+        let mut position = number;
+        loop {
+            if position == ancestor {
+                return true;
+            }
+            match rows.rows.get(&position) {
+                Some(row) if position != ROOT => position = row.parent,
+                _ => return false,
+            }
+        }
+    }
+
+    /// All inodes, for the sweeps that must not miss one (flush at the end of a session).
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Inode>> {
+        self.rows.lock().rows.values().map(|row| Arc::clone(&row.inode)).collect()
+    }
+
+    /// How many inodes the table holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.lock().rows.len()
+    }
+}
+
+impl Rows {
+    fn forget_child(&mut self, parent: InodeNumber, name: &str) {
+        if let Some(children) = self.children.get_mut(&parent) {
+            children.remove(name);
+            if children.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+    }
+
+    /// Gives references back, and removes the row, and rows above it, once nothing refers to them.
+    fn release(&mut self, number: InodeNumber, count: u64) {
+        let (mut number, mut count) = (number, count);
+        loop {
+            let Some(row) = self.rows.get_mut(&number) else { return };
+            row.references = row.references.saturating_sub(count);
+            if row.references > 0 || number == ROOT {
+                return;
+            }
+            let Some(row) = self.rows.remove(&number) else { return };
+            if !row.linked {
+                return;
+            }
+            self.forget_child(row.parent, &row.name);
+            (number, count) = (row.parent, 1);
+        }
+    }
+}

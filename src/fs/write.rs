@@ -1,0 +1,179 @@
+//! Writing: into the top layer, in memory, at the cost of one copy. Memory is bounded: a writer that finds none left
+//! makes room by sending what it has (`stage`, `commit`); it is slowed, never failed.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+
+use super::{
+    Caller, Error, FileSystem, HandleId, Invalidation, Result,
+    inode::{Fate, Inode},
+    overlay::WriteRefused,
+};
+use crate::cache::{Buffer, Class, Pool};
+
+/// Largest file: 50,000 blocks of the largest block that we stage (see `stage`), and below the service's 190.7 TiB.
+pub(super) const FILE_BYTES_MAX: u64 = 4 << 40;
+/// How long a writer waits for memory that others hold before it looks again whether it can make room itself.
+const MEMORY_LOOK: Duration = Duration::from_millis(50);
+
+impl FileSystem {
+    /// write(2): all of `data` at `offset` (at the end, for a handle in append mode).
+    ///
+    /// # Errors
+    /// EBADF, EROFS, EFBIG; ESTALE when another client has replaced the version that is open; what a commit says where
+    /// one was needed to make room.
+    pub async fn write(self: &Arc<Self>, caller: &Caller, handle: HandleId, offset: u64, data: &[u8]) -> Result<u32> {
+        self.check_writable(caller)?;
+        let handle = self.handles.file(handle)?;
+        let inode = &handle.inode;
+        let offset = if handle.access.append { inode.state.lock().size() } else { offset };
+        let range = offset..offset.saturating_add(data.len() as u64);
+        if range.end > FILE_BYTES_MAX {
+            return Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes")));
+        }
+        self.write_layer(inode, &range, data).await?;
+        self.stage_behind(inode, &range);
+        self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
+        if handle.access.synchronous {
+            self.commit(inode).await?;
+        }
+        u32::try_from(data.len()).map_err(|_| Error::new(libc::EINVAL, "a single write is at most 4 GiB"))
+    }
+
+    async fn write_layer(self: &Arc<Self>, inode: &Arc<Inode>, range: &Range<u64>, data: &[u8]) -> Result<()> {
+        let mut buffers = BTreeMap::new();
+        loop {
+            let refused = {
+                let mut state = inode.state.lock();
+                let outcome = state.overlay_mut().write(range.start, data, &mut buffers);
+                if outcome.is_ok() {
+                    state.touch();
+                }
+                outcome
+            };
+            match refused {
+                Ok(()) => return Ok(()),
+                Err(WriteRefused::NotResident) => self.commit(inode).await?,
+                Err(WriteRefused::BuffersWanted) => self.fetch_buffers(inode, range, &mut buffers).await?,
+            }
+        }
+    }
+
+    /// Takes the buffers that a write needs out of the budget, making room where there is none.
+    async fn fetch_buffers(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        range: &Range<u64>,
+        buffers: &mut BTreeMap<u64, Buffer>,
+    ) -> Result<()> {
+        let wanted = inode.state.lock().overlay_mut().buffers_wanted(range);
+        buffers.retain(|index, _| wanted.iter().any(|(wanted, _)| wanted == index));
+        for (index, length) in wanted {
+            let enough = buffers.get(&index).is_some_and(|buffer| buffer.len() as u64 >= length);
+            if !enough {
+                buffers.insert(index, self.dirty_buffer(inode, length).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn dirty_buffer(self: &Arc<Self>, inode: &Arc<Inode>, length: u64) -> Result<Buffer> {
+        let length = Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
+        loop {
+            if let Some(buffer) = self.pool().try_buffer(Class::Dirty, length) {
+                return Ok(buffer);
+            }
+            if self.make_room(inode).await? {
+                continue;
+            }
+            let wait = self.pool().buffer(Class::Dirty, length);
+            if let Ok(buffer) = tokio::time::timeout(MEMORY_LOOK, wait).await {
+                return Ok(buffer);
+            }
+            self.relieve_others(inode).await;
+        }
+    }
+
+    /// Gives up memory of this file: what was sent is dropped, what is on its way is waited for, and what is left is
+    /// committed. `false` when the file holds nothing that could go.
+    async fn make_room(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<bool> {
+        let staged = inode.staged.notified();
+        tokio::pin!(staged);
+        staged.as_mut().enable();
+        let (freed, on_the_way, resident) = {
+            let mut state = inode.state.lock();
+            let freed = state.overlay.as_mut().map_or(0, super::overlay::Overlay::drop_staged);
+            let resident = state.overlay.as_ref().map_or(0, super::overlay::Overlay::resident_bytes);
+            (freed, state.staging > 0, resident)
+        };
+        if freed > 0 {
+            return Ok(true);
+        }
+        if on_the_way {
+            staged.await;
+            return Ok(true);
+        }
+        let unlinked = inode.state.lock().fate == Fate::Unlinked;
+        if resident == 0 || unlinked {
+            return Ok(false);
+        }
+        self.commit(inode).await?;
+        Ok(true)
+    }
+
+    /// Commits the file that holds the most dirty memory, when it is not this one: its writer may be asleep.
+    async fn relieve_others(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let held = |other: &Arc<Inode>| {
+            let state = other.state.lock();
+            let linked = state.fate == Fate::Linked;
+            state.overlay.as_ref().filter(|_| linked).map_or(0, super::overlay::Overlay::resident_bytes)
+        };
+        let others = self.table.all().into_iter().filter(|other| other.number != inode.number);
+        let Some((bytes, other)) = others.map(|other| (held(&other), other)).max_by_key(|(bytes, _)| *bytes) else {
+            return;
+        };
+        if bytes > 0
+            && let Err(error) = self.commit(&other).await
+        {
+            tracing::warn!(inode = other.number.0, "cannot make room: {}", error.to_chain());
+        }
+    }
+
+    /// Cuts or grows a file; what comes into being reads as zeros.
+    pub(super) async fn truncate(
+        self: &Arc<Self>,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        size: u64,
+        open: bool,
+    ) -> Result<()> {
+        if inode.directory.is_some() {
+            return Err(Error::new(libc::EISDIR, "a directory has no size to set"));
+        }
+        if size > FILE_BYTES_MAX {
+            return Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes")));
+        }
+        if !open && self.must_revalidate(inode) {
+            self.revalidate(inode).await?;
+        }
+        loop {
+            let outcome = {
+                let mut state = inode.state.lock();
+                if state.size() == size && !state.is_dirty() && state.base.is_some() {
+                    state.touch();
+                    state.attributes_dirty = true;
+                    return Ok(());
+                }
+                let outcome = state.overlay_mut().truncate(size);
+                if outcome.is_ok() {
+                    state.touch();
+                }
+                outcome
+            };
+            if outcome.is_ok() {
+                self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
+                return Ok(());
+            }
+            self.commit(inode).await?;
+        }
+    }
+}
