@@ -265,7 +265,7 @@ impl FileSystem {
         let stream = self.cache().stream();
         let mut position = range.start;
         while position < range.end {
-            let part = position..range.end.min(position + super::overlay::BUFFER_BYTES);
+            let part = position..range.end.min(position + crate::cache::BLOCK_BYTES);
             let found = self.cache().read(&base.content, part.clone(), &stream).await;
             let found = found.map_err(|error| Error::from_store("cannot read what a commit keeps", error))?;
             // Taken before the old bytes could be evicted; a commit must end, so it does not wait behind writers.

@@ -41,15 +41,21 @@ impl FileSystem {
         access: Access,
     ) -> Result<(Entry, HandleId)> {
         let name = self.new_name(caller, parent, name)?;
-        if let Some(there) = self.existing(parent, &name).await? {
-            if access.exclusive {
-                return Err(exists(&name));
-            }
-            let handle = self.open_file(caller, there.inode.number, access).await?;
-            return Ok((self.enter(&caller.view, &there.inode), handle));
-        }
         let directory = self.directory_inode(parent)?;
-        let held = self.make_file(caller, &directory, &name, mode, access.exclusive).await?;
+        let held = loop {
+            if let Some(there) = self.existing(parent, &name).await? {
+                if access.exclusive {
+                    return Err(exists(&name));
+                }
+                let handle = self.open_file(caller, there.inode.number, access).await?;
+                return Ok((self.enter(&caller.view, &there.inode), handle));
+            }
+            match self.make_file(caller, &directory, &name, mode, access.exclusive).await {
+                // Another view of this mount made it just now: then it is opened.
+                Err(error) if error.errno == libc::EEXIST && !access.exclusive => {}
+                made => break made?,
+            }
+        };
         let handle = self.add_handle(&held.inode, access);
         self.after_make(caller, &directory, &held.inode);
         Ok((self.enter(&caller.view, &held.inode), handle))
@@ -222,7 +228,9 @@ impl FileSystem {
     }
 
     fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {
-        if let Some(there) = self.table.child(directory.number, name) {
+        if let Some(there) = self.table.child(directory.number, name)
+            && !there.state.lock().is_local()
+        {
             // Nobody has the name any more (`existing` said so), but an inode still claims it.
             self.detach(directory.number, name, &there);
         }

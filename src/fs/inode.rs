@@ -132,6 +132,8 @@ pub struct State {
     pub staging: u32,
     /// A commit waits for those: no more are sent ahead.
     pub draining: bool,
+    /// The name is about to go or to change: nothing may be sent ahead under it.
+    pub name_in_motion: bool,
     /// Where its bytes are since its name went while it was open.
     pub orphan: Option<BlobName>,
 }
@@ -182,7 +184,7 @@ pub struct Inode {
     /// table's lock is never taken while this one is held.
     pub state: Mutex<State>,
     /// Held through a commit, a rename and an unlink: one at a time, in order. Taken before `state`.
-    pub commit: tokio::sync::Mutex<()>,
+    pub commit: Arc<tokio::sync::Mutex<()>>,
     /// Woken when a staged block has arrived or failed.
     pub staged: tokio::sync::Notify,
     /// What only a directory has.
@@ -207,13 +209,14 @@ impl Inode {
             readers: 0,
             staging: 0,
             draining: false,
+            name_in_motion: false,
             orphan: None,
         };
         Arc::new(Self {
             number,
             kind,
             state: Mutex::new(state),
-            commit: tokio::sync::Mutex::new(()),
+            commit: Arc::default(),
             staged: tokio::sync::Notify::new(),
             directory: (kind == Kind::Directory).then(Directory::default),
         })

@@ -187,8 +187,8 @@ impl FileSystem {
                     self.merge_blob(directory, listing, component, name.as_str(), properties, asked);
                 }
                 ListEntry::Prefix(full) => {
-                    let component = full.strip_prefix(prefix).unwrap_or(full).trim_end_matches('/');
-                    let component = if full == &format!("{prefix}/") { "" } else { component };
+                    let component = full.strip_prefix(prefix).unwrap_or(full);
+                    let component = component.strip_suffix('/').unwrap_or(component);
                     self.merge_prefix(directory, listing, component, full, asked);
                 }
             }

@@ -204,3 +204,6 @@ fn split_sends(parts: Vec<Part>, limits: Limits) -> Vec<Part> {
     };
     parts.into_iter().flat_map(split).collect()
 }
+
+#[cfg(test)]
+mod tests;

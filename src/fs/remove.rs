@@ -1,14 +1,18 @@
 //! Taking names away, and keeping what is still open readable until its last close.
 
-use std::{ffi::OsStr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, ffi::OsStr, sync::Arc, time::Instant};
 
 use super::{
     Caller, Error, FileSystem, InodeNumber, Invalidation, Kind, ROOT, Result,
     attributes::Attributes,
     inode::{Base, Fate, Inode},
     name::RESERVED,
+    overlay::{Overlay, Segment},
 };
-use crate::blob::{BlobName, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions};
+use crate::{
+    blob::{BlobName, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions},
+    cache::{Buffer, Class, Pool},
+};
 
 /// What an open file may keep in memory after its name is gone; a larger one is copied inside the service to a hidden
 /// name (DESIGN 10.5). Equal to what one write keeps in memory anyway.
@@ -30,7 +34,9 @@ impl FileSystem {
         self.preserve(&held.inode).await?;
         if held.inode.state.lock().base.is_some() {
             let blob = self.blob_name(&held.inode)?;
-            self.delete_blob(&blob).await?;
+            let deleted = self.delete_blob(&blob).await;
+            held.inode.state.lock().name_in_motion = false;
+            deleted?;
         }
         self.forget_name(caller, &held.inode, Fate::Unlinked);
         Ok(())
@@ -151,41 +157,52 @@ impl FileSystem {
         if inode.state.lock().opened == 0 || inode.kind != Kind::File {
             return Ok(());
         }
+        inode.state.lock().name_in_motion = true;
         // Layers that were sent ahead live at the service under the old name: commit them first.
         let sent = {
             let state = inode.state.lock();
-            let sent = |layer: &super::overlay::Overlay| layer.staged().next().is_some();
+            let sent = |layer: &Overlay| layer.staged().next().is_some();
             state.committing.is_some() || state.staging > 0 || state.overlay.as_ref().is_some_and(sent)
         };
         if sent {
             self.commit_locked(inode).await?;
         }
-        inode.state.lock().draining = true; // Nothing more is sent ahead under a name that is about to go.
         let Some(base) = inode.state.lock().base.clone() else { return Ok(()) };
-        let kept = inode.state.lock().overlay.as_ref().map_or(base.length, super::overlay::Overlay::below);
+        let kept = inode.state.lock().overlay.as_ref().map_or(base.length, Overlay::below);
         if kept == 0 {
             return Ok(());
         }
         if kept <= KEPT_IN_MEMORY_BYTES_MAX {
-            self.keep_in_memory(inode, kept).await
+            self.keep_in_memory(inode, &base, kept).await
         } else {
             self.orphan(inode, &base).await
         }
     }
 
-    /// Copies what lies below the top layer into it.
-    async fn keep_in_memory(self: &Arc<Self>, inode: &Arc<Inode>, length: u64) -> Result<()> {
-        let size = inode.state.lock().size();
-        let data = self.read_range(inode, &(0..length), &self.cache().stream()).await?;
-        let capacity = crate::cache::Pool::capacity(data.len());
-        let buffer = self.pool().buffer(crate::cache::Class::Dirty, capacity).await;
-        let mut buffers = std::collections::BTreeMap::from([(0, buffer)]);
-        let mut state = inode.state.lock();
-        let outcome = data.with(|bytes| state.overlay_mut().write(0, bytes, &mut buffers));
-        let resized = state.overlay_mut().truncate(size);
-        match (outcome, resized) {
-            (Ok(()), Ok(())) => Ok(()),
-            _ => Err(Error::new(libc::EBUSY, "the open file was written while its name was removed; try again")),
+    /// Copies what lies below the top layer into it, around what it has of its own.
+    async fn keep_in_memory(&self, inode: &Arc<Inode>, base: &Base, length: u64) -> Result<()> {
+        let all = 0..length;
+        let found = self.cache().read(&base.content, all.clone(), &self.cache().stream()).await;
+        let found = found.map_err(|error| Error::from_store("cannot keep an open file whose name goes", error))?;
+        let bytes = found.to_vec();
+        let mut buffers = BTreeMap::new();
+        loop {
+            let wanted = {
+                let mut state = inode.state.lock();
+                let layer = state.overlay_mut();
+                let missing = |(index, length): &(u64, u64)| {
+                    buffers.get(index).is_none_or(|buffer: &Buffer| (buffer.len() as u64) < *length)
+                };
+                let wanted: Vec<_> = layer.buffers_wanted(&all).into_iter().filter(missing).collect();
+                if wanted.is_empty() {
+                    return fill_below(layer, &bytes, &mut buffers);
+                }
+                wanted
+            };
+            for (index, length) in wanted {
+                let capacity = Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
+                buffers.insert(index, self.pool().buffer(Class::Demand, capacity).await);
+            }
         }
     }
 
@@ -227,4 +244,17 @@ impl FileSystem {
             tracing::warn!("a hidden copy stays: {}", error.to_chain());
         }
     }
+}
+
+/// Writes what lies below `layer` into it, from the old version's `bytes`. The buffers for all of it are there.
+fn fill_below(layer: &mut Overlay, bytes: &[u8], buffers: &mut BTreeMap<u64, Buffer>) -> Result<()> {
+    let size = layer.size();
+    for segment in layer.segments(&(0..bytes.len() as u64)) {
+        let Segment::Below(range) = segment else { continue };
+        let part = &bytes[range.start as usize..range.end as usize];
+        if layer.write(range.start, part, buffers).is_err() {
+            return Err(Error::new(libc::EBUSY, "the open file was written while its name was removed; try again"));
+        }
+    }
+    layer.truncate(size).map_err(|_| Error::new(libc::EBUSY, "the open file was cut while its name was removed"))
 }

@@ -36,6 +36,44 @@ struct Move {
     to: BlobName,
 }
 
+/// The inodes that a rename concerns, held still: none of them commits, and none sends blocks ahead, until their names
+/// have changed. A directory's are the files below it that somebody writes.
+struct Still {
+    inodes: Vec<Arc<Inode>>,
+    _locks: Vec<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl Still {
+    async fn hold(file_system: &FileSystem, source: &Arc<Inode>, target: Option<&Held>) -> Self {
+        let mut inodes = vec![Arc::clone(source)];
+        inodes.extend(target.map(|target| Arc::clone(&target.inode)));
+        inodes.extend(file_system.written_below(source));
+        // By ascending number: two renames that meet cannot wait for each other.
+        inodes.sort_by_key(|inode| inode.number);
+        inodes.dedup_by_key(|inode| inode.number);
+        let mut locks = Vec::with_capacity(inodes.len());
+        for inode in &inodes {
+            inode.state.lock().name_in_motion = true;
+            locks.push(Arc::clone(&inode.commit).lock_owned().await);
+        }
+        Self { inodes, _locks: locks }
+    }
+
+    /// Commits everything that is held, but the source directory's own attributes, which move with its marker.
+    async fn commit(&self, file_system: &Arc<FileSystem>, source: &Inode) -> Result<()> {
+        for inode in self.inodes.iter().filter(|inode| inode.number != source.number && inode.kind == Kind::File) {
+            file_system.commit_locked(inode).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        self.inodes.iter().for_each(|inode| inode.state.lock().name_in_motion = false);
+    }
+}
+
 impl FileSystem {
     /// rename(2).
     ///
@@ -70,8 +108,9 @@ impl FileSystem {
         let new_path = format!("{}{}", self.directory_prefix(new_parent)?, component.text);
         let new_blob = BlobName::new(new_path)
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
+        let still = Still::hold(self, &source.inode, target.as_ref()).await;
         if source.inode.kind == Kind::Directory {
-            self.move_directory(&source.inode, target.as_ref(), &new_blob).await?;
+            self.move_directory(&source.inode, &still, target.as_ref(), &new_blob).await?;
         } else {
             self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
         }
@@ -95,17 +134,6 @@ impl FileSystem {
         new_blob: &BlobName,
         mode: RenameMode,
     ) -> Result<()> {
-        // Two locks at once only here, by ascending number: two renames that meet cannot wait for each other.
-        let (first, second) = match target {
-            Some(target) if target.inode.number < source.number => (&target.inode, Some(source)),
-            Some(target) => (source, Some(&target.inode)),
-            None => (source, None),
-        };
-        let _first = first.commit.lock().await;
-        let _second = match second {
-            Some(second) => Some(second.commit.lock().await),
-            None => None,
-        };
         self.commit_locked(source).await?;
         let Some(base) = source.state.lock().base.clone() else {
             return Err(Error::new(libc::ESTALE, "the file has no version to rename"));
@@ -162,16 +190,16 @@ impl FileSystem {
     async fn move_directory(
         self: &Arc<Self>,
         source: &Arc<Inode>,
+        still: &Still,
         target: Option<&Held>,
         new_blob: &BlobName,
     ) -> Result<()> {
-        let _in_order = source.commit.lock().await;
         if let Some(target) = target
             && target.inode.state.lock().base.is_some()
         {
             self.delete_blob(new_blob).await?;
         }
-        self.flush_below(source).await?;
+        still.commit(self, source).await?;
         let from = self.blob_name(source)?;
         let moves = self.moves_below(&from, new_blob).await?;
         let total = moves.len();
@@ -224,19 +252,20 @@ impl FileSystem {
         }
     }
 
-    /// Commits what is dirty below a directory, so that its blobs are all there to be copied.
-    async fn flush_below(self: &Arc<Self>, directory: &Inode) -> Result<()> {
+    /// The files below a directory that have something uncommitted, or a writer.
+    fn written_below(&self, directory: &Inode) -> Vec<Arc<Inode>> {
+        let mut found = Vec::new();
         let mut waiting = vec![directory.number];
         while let Some(number) = waiting.pop() {
             for (_, child) in self.table.children(number) {
                 if child.kind == Kind::Directory {
                     waiting.push(child.number);
-                } else if child.state.lock().is_dirty() {
-                    self.commit(&child).await?;
+                } else if child.state.lock().is_local() {
+                    found.push(child);
                 }
             }
         }
-        Ok(())
+        found
     }
 
     fn repoint_below(

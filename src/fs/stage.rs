@@ -96,7 +96,7 @@ pub fn stretch_at(position: u64) -> Range<u64> {
 /// Whether blocks of this inode may be sent ahead now.
 fn may_stage(state: &State) -> bool {
     let known = state.base.as_ref().is_none_or(|base| base.kind == BlobKind::Block && base.blocks.is_some());
-    known && state.fate == Fate::Linked && state.staging < STAGING_MAX && !state.draining
+    known && state.fate == Fate::Linked && state.staging < STAGING_MAX && !state.draining && !state.name_in_motion
 }
 
 impl FileSystem {
@@ -107,6 +107,19 @@ impl FileSystem {
             self.stage(inode, stretch.clone());
             stretch = stretch_at(stretch.end);
         }
+    }
+
+    /// Sends every stretch that is complete and was passed over while too many were on their way. Returns whether any is
+    /// on its way now.
+    pub(super) fn stage_complete(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
+        let mut stretches: Vec<Range<u64>> = {
+            let state = inode.state.lock();
+            let positions = state.overlay.iter().flat_map(super::overlay::Overlay::resident_positions);
+            positions.map(stretch_at).collect()
+        };
+        stretches.dedup();
+        stretches.into_iter().for_each(|stretch| self.stage(inode, stretch));
+        inode.state.lock().staging > 0
     }
 
     /// Sends one stretch in the background, if all of it is there and nothing speaks against it.
@@ -131,7 +144,11 @@ impl FileSystem {
         let (file_system, inode) = (Arc::clone(self), Arc::clone(inode));
         self.resources.runtime.spawn(async move {
             let result = file_system.send_block(&inode, &id, &body).await;
+            let sent = result.is_ok();
             file_system.finish_staging(&inode, StagedRun { range, id }, &fingerprint, result);
+            if sent {
+                file_system.stage_complete(&inode);
+            }
             drop(body); // Held until here: as long as it lives, equal buffers are equal bytes.
         });
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
     inode::{Fate, Inode},
-    overlay::WriteRefused,
+    overlay::{Overlay, WriteRefused},
 };
 use crate::cache::{Buffer, Class, Pool};
 
@@ -101,14 +101,14 @@ impl FileSystem {
         staged.as_mut().enable();
         let (freed, on_the_way, resident) = {
             let mut state = inode.state.lock();
-            let freed = state.overlay.as_mut().map_or(0, super::overlay::Overlay::drop_staged);
-            let resident = state.overlay.as_ref().map_or(0, super::overlay::Overlay::resident_bytes);
+            let freed = state.overlay.as_mut().map_or(0, Overlay::drop_staged);
+            let resident = state.overlay.as_ref().map_or(0, Overlay::resident_bytes);
             (freed, state.staging > 0, resident)
         };
         if freed > 0 {
             return Ok(true);
         }
-        if on_the_way {
+        if on_the_way || self.stage_complete(inode) {
             staged.await;
             return Ok(true);
         }
@@ -125,7 +125,7 @@ impl FileSystem {
         let held = |other: &Arc<Inode>| {
             let state = other.state.lock();
             let linked = state.fate == Fate::Linked;
-            state.overlay.as_ref().filter(|_| linked).map_or(0, super::overlay::Overlay::resident_bytes)
+            state.overlay.as_ref().filter(|_| linked).map_or(0, Overlay::resident_bytes)
         };
         let others = self.table.all().into_iter().filter(|other| other.number != inode.number);
         let Some((bytes, other)) = others.map(|other| (held(&other), other)).max_by_key(|(bytes, _)| *bytes) else {

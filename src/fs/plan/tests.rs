@@ -1,0 +1,221 @@
+//! The planner against a byte array: whatever was written and cut, the planned version is what a program would read.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    blob::Body,
+    cache::{Budget, Class, Pool},
+    fs::overlay::StagedRun,
+};
+
+/// Small enough that every path of the planner is met with files of a few MiB.
+const LIMITS: Limits = Limits {
+    put_blob_bytes: 300 << 10,
+    reread_bytes: 100 << 10,
+    block_bytes: 256 << 10,
+    merge_bytes: 20 << 10,
+    copy_bytes: 200 << 10,
+};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u64, usize, u8),
+    Truncate(u64),
+    /// Send this stretch ahead, if all of it is dirty, and give its memory up or not.
+    Stage(u64, u64, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let position = 0u64..3 << 20;
+    prop_oneof![
+        4 => (position.clone(), 1usize..600 << 10, 1u8..255).prop_map(|(at, length, fill)| Step::Write(at, length, fill)),
+        1 => position.clone().prop_map(Step::Truncate),
+        2 => (position, 1u64..2 << 20, any::<bool>()).prop_map(|(at, length, give_up)| Step::Stage(at, length, give_up)),
+    ]
+}
+
+/// A base of blocks of any length, as other clients make them; or one Put Blob (no list).
+fn base() -> impl Strategy<Value = (Vec<u64>, bool)> {
+    (prop::collection::vec(1u64..500 << 10, 0..8), any::<bool>())
+}
+
+fn write(layer: &mut Overlay, pool: &Pool, at: u64, data: &[u8]) -> bool {
+    let range = at..at + data.len() as u64;
+    let buffer = |(index, length): (u64, u64)| {
+        let length = Pool::capacity(usize::try_from(length).unwrap());
+        (index, pool.try_buffer(Class::Dirty, length).expect("the test's budget is large enough"))
+    };
+    let mut buffers: BTreeMap<_, _> = layer.buffers_wanted(&range).into_iter().map(buffer).collect();
+    layer.write(at, data, &mut buffers).is_ok()
+}
+
+fn bytes_of(layer: &Overlay, base: &[u8], range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for segment in segments(layer, base.len() as u64) {
+        let part = segment.range().start.max(range.start)..segment.range().end.min(range.end);
+        if part.start >= part.end {
+            continue;
+        }
+        let length = (part.end - part.start) as usize;
+        match segment {
+            Segment::Dirty(_) => {
+                let mut copied = vec![0; length];
+                layer.copy_to(&part, &mut copied);
+                let mut shared = Body::new();
+                layer.share(&part, &mut shared);
+                assert_eq!(shared.pieces().concat(), copied, "shared and copied bytes differ");
+                bytes.extend(copied);
+            }
+            Segment::Below(_) => bytes.extend(&base[part.start as usize..part.end as usize]),
+            Segment::Zero(_) => bytes.resize(bytes.len() + length, 0),
+            Segment::Staged(_) => panic!("bytes that only the service has must not be asked for: {part:?}"),
+        }
+    }
+    bytes
+}
+
+/// Puts the version together from the parts, as the service would.
+fn commit(layer: &Overlay, base: &[u8], blocks: &[CommittedBlock], staged: &BTreeMap<BlockId, Vec<u8>>) -> Vec<u8> {
+    let parts = match plan(layer, blocks, base.len() as u64, LIMITS) {
+        Plan::PutBlob => return bytes_of(layer, base, &(0..layer.size())),
+        Plan::Blocks(parts) => parts,
+    };
+    let mut version = Vec::new();
+    for part in parts {
+        assert_eq!(version.len() as u64, part.range().start, "parts leave a gap or overlap at {part:?}");
+        match part {
+            Part::Keep(id, range) => {
+                let start = blocks.iter().take_while(|block| block.id != id).map(|block| block.length).sum::<u64>();
+                assert_eq!(start, range.start, "a kept block must stay where it was");
+                version.extend(&base[range.start as usize..range.end as usize]);
+            }
+            Part::Staged(id, _) => version.extend(&staged[&id]),
+            Part::Send(range) => {
+                assert!(length(&range) <= LIMITS.block_bytes);
+                version.extend(bytes_of(layer, base, &range));
+            }
+            Part::Copy(range) => {
+                assert!(length(&range) <= LIMITS.copy_bytes);
+                version.extend(&base[range.start as usize..range.end as usize]);
+            }
+        }
+    }
+    version
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_planned_version_is_what_a_program_would_read(
+        (lengths, listed) in base(),
+        steps in prop::collection::vec(step(), 1..14),
+    ) {
+        let pool = Pool::new(Budget::new(256 << 20));
+        let total: u64 = lengths.iter().sum();
+        let old: Vec<u8> = (0..total).map(|position| (position % 251) as u8).collect();
+        let block = |(index, length): (usize, &u64)| CommittedBlock {
+            id: BlockId(Bytes::from(format!("block{index:03}"))),
+            length: *length,
+        };
+        let blocks: Vec<_> = lengths.iter().enumerate().map(block).filter(|_| listed).collect();
+        let mut model = old.clone();
+        let mut layer = Overlay::over(total);
+        let mut staged = BTreeMap::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Write(at, length, fill) => {
+                    let data = vec![fill; length];
+                    if write(&mut layer, &pool, at, &data) {
+                        let end = at as usize + length;
+                        model.resize(model.len().max(end), 0);
+                        model[at as usize..end].copy_from_slice(&data);
+                    }
+                }
+                Step::Truncate(size) => {
+                    if layer.truncate(size).is_ok() {
+                        model.resize(size as usize, 0);
+                    }
+                }
+                Step::Stage(at, length, give_up) => {
+                    let range = at..(at + length).min(layer.size());
+                    if range.start < range.end && layer.is_stageable(&range) {
+                        let id = BlockId(Bytes::from(format!("sent{number:04}")));
+                        staged.insert(id.clone(), bytes_of(&layer, &old, &range));
+                        let fingerprint = layer.fingerprint(&range);
+                        let run = StagedRun { range, id };
+                        prop_assert!(layer.record_staged(run, &fingerprint));
+                        if give_up {
+                            layer.drop_staged();
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(layer.size(), model.len() as u64);
+        }
+        prop_assert!(commit(&layer, &old, &blocks, &staged) == model, "the version differs from what was written");
+    }
+}
+
+fn listed(lengths: &[u64]) -> Vec<CommittedBlock> {
+    let block = |(index, length): (usize, &u64)| CommittedBlock {
+        id: BlockId(Bytes::from(format!("block{index:03}"))),
+        length: *length,
+    };
+    lengths.iter().enumerate().map(block).collect()
+}
+
+#[test]
+fn untouched_blocks_are_named_again_and_cost_nothing() {
+    const MIB: u64 = 1 << 20;
+    let pool = Pool::new(Budget::new(64 << 20));
+    let blocks = listed(&[100 * MIB; 100]);
+    let mut layer = Overlay::over(10_000 * MIB);
+    assert!(write(&mut layer, &pool, 5_050 * MIB, &[7; 4096]));
+    let Plan::Blocks(parts) = plan(&layer, &blocks, 10_000 * MIB, Limits::default()) else {
+        panic!("not by one Put Blob")
+    };
+    let kept = parts.iter().filter(|part| matches!(part, Part::Keep(..))).count();
+    let sent: u64 = parts.iter().filter(|part| matches!(part, Part::Send(_))).map(|part| length(part.range())).sum();
+    assert_eq!(kept, 99);
+    assert_eq!(sent, 4096, "changing 4 KiB sends 4 KiB: {parts:?}");
+}
+
+#[test]
+fn a_small_tail_block_is_sent_again_with_what_is_appended() {
+    let pool = Pool::new(Budget::new(64 << 20));
+    let blocks = listed(&[8 << 20, 100]);
+    let base = (8 << 20) + 100;
+    let mut layer = Overlay::over(base);
+    assert!(write(&mut layer, &pool, base, &[1; 200]));
+    let expected = vec![Part::Keep(blocks[0].id.clone(), 0..8 << 20), Part::Send(8 << 20..base + 200)];
+    assert_eq!(plan(&layer, &blocks, base, Limits::default()), Plan::Blocks(expected));
+}
+
+#[test]
+fn a_small_new_file_is_one_put_blob() {
+    let pool = Pool::new(Budget::new(64 << 20));
+    let mut layer = Overlay::over(0);
+    assert!(write(&mut layer, &pool, 0, &[1; 5000]));
+    assert_eq!(plan(&layer, &[], 0, Limits::default()), Plan::PutBlob);
+    assert_eq!(plan(&Overlay::over(0), &[], 0, Limits::default()), Plan::PutBlob, "an empty file is a blob as well");
+}
+
+#[test]
+fn a_stretch_that_was_written_again_while_it_was_sent_is_not_taken_for_sent() {
+    let pool = Pool::new(Budget::new(64 << 20));
+    let mut layer = Overlay::over(0);
+    assert!(write(&mut layer, &pool, 0, &vec![1; 1 << 20]));
+    let range = 0..1 << 20;
+    let mut body = Body::new();
+    layer.share(&range, &mut body);
+    let fingerprint = layer.fingerprint(&range);
+    assert!(write(&mut layer, &pool, 10, &[2; 10]));
+    assert_eq!(body.pieces().concat(), vec![1; 1 << 20], "what is being sent does not change under the request");
+    let run = StagedRun { range, id: BlockId(Bytes::from_static(b"sent")) };
+    assert!(!layer.record_staged(run, &fingerprint));
+}
