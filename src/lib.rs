@@ -17,5 +17,6 @@
 
 pub mod blob;
 pub mod cache;
+pub mod csi;
 pub mod fs;
 pub mod sync;

@@ -1,0 +1,2 @@
+//! csi
+pub mod proto;
