@@ -20,3 +20,4 @@ pub mod cache;
 pub mod csi;
 pub mod fs;
 pub mod sync;
+pub mod volume;

@@ -1,0 +1,3 @@
+//! Volumes of this node.
+pub mod bind;
+pub mod mountinfo;
