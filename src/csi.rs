@@ -1,2 +1,19 @@
-//! csi
+//! The gRPC services that the kubelet and the external provisioner call, and what their requests mean.
+//!
+//! A request is read here (`parameters`, `secrets`, `volume_id`) into a [`crate::volume::VolumeSpec`]; mounting itself is
+//! in [`crate::volume`]. Nothing here touches a mount or talks to the service. Promises:
+//!
+//! - Every call may come again, any time: it joins the running one or finds its work done (`in_flight`).
+//! - A failure is one sentence with its fix; codes are chosen in `status` alone.
+//! - No secret in an answer or a log.
+
+pub mod error;
+pub mod identity;
+pub mod in_flight;
 pub mod proto;
+pub mod registration;
+pub mod server;
+pub mod status;
+pub mod volume_id;
+
+pub use error::{Error, ErrorKind, Result};

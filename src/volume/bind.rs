@@ -55,7 +55,8 @@ fn bind_now(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE)?;
     if read_only {
         // A bind takes its flags only by a second call, which also must repeat the flags that are to stay (mount(2)).
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let flags =
+            MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
         if let Err(error) = mount(NONE, target, NONE, flags, NONE) {
             // A writable mount where a read-only one was asked for must not stay.
             umount2(target, MntFlags::MNT_DETACH).ok();
