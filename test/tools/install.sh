@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what the Makefile asks for, when it is not there yet, through the ordinary package clients.
+#   install.sh debian COMMAND=PACKAGE...   Debian packages whose command (or library, NAME.so.N) is missing (needs root)
+#   install.sh python DIR REQUIREMENTS     a virtual environment in DIR with the pinned packages
+#   install.sh node DIR                    the packages of DIR/package-lock.json in DIR/node_modules
+set -euo pipefail
+
+present() {
+    case $1 in
+        *.so.*) [[ $(ldconfig -p) == *"$1"* ]] ;;
+        *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+debian() {
+    local missing=()
+    local pair
+    for pair in "$@"; do
+        present "${pair%%=*}" || missing+=("${pair#*=}")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+python() {
+    local dir=$1 requirements=$2
+    # Debian packs the venv module apart from python3: install it where it is missing, then try again.
+    python3 -m venv "$dir" >/dev/null 2>&1 || { debian "no-such-command-venv=python3-venv"; python3 -m venv "$dir"; }
+    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+}
+
+node() {
+    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error
+    # npm packs files without their mode; a binary that is shipped as a plain file must become runnable.
+    find "$1/node_modules" -path '*/dist/bin/*' -type f -exec chmod +x {} +
+}
+
+"$@"
