@@ -7,7 +7,7 @@
 //! | `cli` | one file a role: controller, node, mount; flags, environment, exit codes |
 //! | `csi` | the gRPC services that the kubelet and the external provisioner call |
 //! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
-//! | `fuse` | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
+//! | [`fuse`] | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
 //! | [`fs`] | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
@@ -19,5 +19,6 @@ pub mod blob;
 pub mod cache;
 pub mod csi;
 pub mod fs;
+pub mod fuse;
 pub mod sync;
 pub mod volume;

@@ -145,7 +145,9 @@ impl FileSystem {
             }
             Plan::Blocks(parts) => {
                 let id_length = block_id_length(&blocks);
-                let sends = parts.iter().map(|part| self.send_part(name, layer, base, part, id_length));
+                // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
+                let sends: Vec<_> =
+                    parts.iter().map(|part| self.send_part(name, layer, base, part, id_length)).collect();
                 let list: Vec<Vec<CommittedBlock>> =
                     futures::stream::iter(sends).buffered(PARTS_AT_ONCE).try_collect().await?;
                 let list: Vec<CommittedBlock> = list.into_iter().flatten().collect();

@@ -204,9 +204,10 @@ impl FileSystem {
         let moves = self.moves_below(&from, new_blob).await?;
         let total = moves.len();
         tracing::info!(from = from.as_str(), to = new_blob.as_str(), blobs = total, "renaming a directory");
-        let copies = moves.iter().map(|moved| self.copy_resumably(moved));
+        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
+        let copies: Vec<_> = moves.iter().map(|moved| self.copy_resumably(moved)).collect();
         let copied: Vec<Committed> = futures::stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await?;
-        let deletes = moves.iter().rev().map(|moved| self.delete_source(moved));
+        let deletes: Vec<_> = moves.iter().rev().map(|moved| self.delete_source(moved)).collect();
         futures::stream::iter(deletes).buffered(COPIES_AT_ONCE).try_collect::<Vec<()>>().await?;
         let by_name = moves.iter().zip(&copied).map(|(moved, committed)| (moved.from.as_str(), (&moved.to, committed)));
         let by_name: std::collections::HashMap<_, _> = by_name.collect();

@@ -1,0 +1,25 @@
+//! The thin adapter between the kernel's FUSE requests and [`crate::fs`]. Decides nothing about files.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `mount` | opens /dev/fuse and calls mount(2); turns each refusal into a sentence with the fix |
+//! | `connection` | the kernel's side of a mounted session: its device number, tuning, abort |
+//! | [`session`](Session) | threads that serve one mount; unmounting without losing data |
+//! | `adapter` | one short method a request |
+//! | `convert` | the kernel's types to ours and back |
+//! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
+//! | `notifier` | tells the kernel what changed behind its back |
+//!
+//! The process must never hold a descriptor, or call stat(2), inside one of its own mounts: it would wait for itself.
+
+mod adapter;
+mod connection;
+mod convert;
+mod dispatch;
+mod error;
+mod mount;
+mod notifier;
+mod session;
+
+pub use error::Error;
+pub use session::{Session, SessionOptions};

@@ -1,0 +1,247 @@
+//! Runs operations: at once on the thread that read the request when the operation needs to wait for nobody, else as a
+//! task that owns the reply. So what is in flight is bounded by memory, not by threads.
+//!
+//! An operation that panics answers EIO, is logged and counted, and harms no other. Knows nothing of any operation.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    task::{Context, Poll, Waker},
+};
+
+use fuser::Errno;
+use futures::FutureExt;
+use tokio::{runtime::Handle, sync::Notify};
+
+use crate::{
+    fs,
+    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
+};
+
+/// A reply that can say no.
+pub(super) trait Refuse: Send + 'static {
+    /// Answers with an error.
+    fn refuse(self, errno: Errno);
+}
+
+macro_rules! refuse {
+    ($($reply:ident),*) => { $(
+        impl Refuse for fuser::$reply {
+            fn refuse(self, errno: Errno) {
+                self.error(errno);
+            }
+        }
+    )* };
+}
+
+refuse!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyLseek,
+    ReplyOpen,
+    ReplyStatfs,
+    ReplyWrite
+);
+
+/// Runs the operations of one session.
+pub(super) struct Dispatch {
+    runtime: Handle,
+    in_flight: Arc<InFlight>,
+}
+
+/// Operations that have not been answered, and those that ended badly.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    count: AtomicUsize,
+    panics: AtomicU64,
+    idle: Notify,
+}
+
+impl InFlight {
+    /// Waits until every operation has been answered. Cancel-safe.
+    pub(super) async fn idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Operations that panicked so far.
+    pub(super) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+}
+
+/// One operation in flight; its Drop counts it out.
+struct Ticket(Arc<InFlight>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// What an operation ended with: its result, or what it panicked with.
+type Outcome<T> = Result<fs::Result<T>, Box<dyn Any + Send>>;
+
+impl Dispatch {
+    pub(super) fn new(runtime: Handle, in_flight: Arc<InFlight>) -> Self {
+        Self { runtime, in_flight }
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.in_flight.count.fetch_add(1, Ordering::AcqRel);
+        Ticket(Arc::clone(&self.in_flight))
+    }
+
+    /// Runs `work` here as far as it goes without waiting, and goes on as a task if it must wait. For operations whose
+    /// first steps are short.
+    pub(super) fn start<T: Send + 'static, R: Refuse>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl Future<Output = fs::Result<T>> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let ticket = self.ticket();
+        let mut work = AssertUnwindSafe(work).catch_unwind().boxed();
+        let within_runtime = self.runtime.enter();
+        // A task polls again as soon as it is spawned, with a waker that counts: nothing is lost with this one.
+        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => finish(operation, &ticket, reply, outcome, answer),
+            Poll::Pending => {
+                drop(within_runtime);
+                self.runtime.spawn(async move {
+                    let outcome = work.await;
+                    finish(operation, &ticket, reply, outcome, answer);
+                });
+            }
+        }
+    }
+
+    /// Runs `work` as a task from the beginning. For operations that always ask the service, or hash and copy much.
+    pub(super) fn spawn<T: Send + 'static, R: Refuse>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl Future<Output = fs::Result<T>> + Send + 'static,
+        answer: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let ticket = self.ticket();
+        self.runtime.spawn(async move {
+            let outcome = AssertUnwindSafe(work).catch_unwind().await;
+            finish(operation, &ticket, reply, outcome, answer);
+        });
+    }
+}
+
+fn finish<T, R: Refuse>(
+    operation: &'static str,
+    ticket: &Ticket,
+    reply: R,
+    outcome: Outcome<T>,
+    answer: impl FnOnce(R, T),
+) {
+    match outcome {
+        Ok(Ok(value)) => answer(reply, value),
+        Ok(Err(error)) => {
+            log_error(operation, &error);
+            reply.refuse(Errno::from_i32(error.errno));
+        }
+        Err(panic) => {
+            ticket.0.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(operation, "a defect made this operation fail: {}", panic_text(&*panic));
+            reply.refuse(Errno::EIO);
+        }
+    }
+}
+
+/// The message and its causes, at the level that the error asks for.
+fn log_error(operation: &'static str, error: &fs::Error) {
+    macro_rules! at {
+        ($level:ident) => {
+            tracing::$level!(operation, errno = error.errno, "{}", error.to_chain())
+        };
+    }
+    match error.level {
+        tracing::Level::ERROR => at!(error),
+        tracing::Level::WARN => at!(warn),
+        tracing::Level::INFO => at!(info),
+        _ => at!(debug),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Mutex;
+
+    /// Keeps what it was told.
+    struct Recorder(Arc<Mutex<Option<Result<u32, i32>>>>);
+
+    impl Refuse for Recorder {
+        fn refuse(self, errno: Errno) {
+            *self.0.lock() = Some(Err(errno.code()));
+        }
+    }
+
+    impl Recorder {
+        fn accept(self, value: u32) {
+            *self.0.lock() = Some(Ok(value));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_needs_nobody_is_answered_before_start_returns() {
+        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let told = Arc::default();
+        dispatch.start("test", Recorder(Arc::clone(&told)), async { Ok(7) }, Recorder::accept);
+        assert_eq!(*told.lock(), Some(Ok(7)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_must_wait_is_answered_later_and_counts_until_then() {
+        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let (told, gate) = (Arc::default(), Arc::new(Notify::new()));
+        let wait = Arc::clone(&gate);
+        let work = async move {
+            wait.notified().await;
+            Err::<u32, _>(fs::Error::new(libc::ENOENT, "nothing"))
+        };
+        dispatch.start("test", Recorder(Arc::clone(&told)), work, Recorder::accept);
+        assert_eq!(*told.lock(), None);
+        gate.notify_one();
+        dispatch.in_flight.idle().await;
+        assert_eq!(*told.lock(), Some(Err(libc::ENOENT)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_panic_is_eio_and_counted() {
+        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let told = [Arc::default(), Arc::default()];
+        let broken = || async { if true { panic!("broken") } else { Ok(1) } };
+        dispatch.start("test", Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);
+        dispatch.spawn("test", Recorder(Arc::clone(&told[1])), broken(), Recorder::accept);
+        dispatch.in_flight.idle().await;
+        assert!(told.iter().all(|told| *told.lock() == Some(Err(libc::EIO))));
+        assert_eq!(dispatch.in_flight.panics(), 2);
+    }
+}

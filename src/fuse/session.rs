@@ -1,0 +1,307 @@
+//! One mount and the threads that serve it.
+//!
+//! ```text
+//! Serving --umount(2) by anybody, abort--> Ended --every reply given, view removed--> Closed
+//! ```
+//! Nothing acknowledged is lost at the end: umount(2) may drop queued RELEASEs (DESIGN 10.13), so what is dirty is saved
+//! before and after, whatever the kernel still told us.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use fuser::{Config, SessionACL};
+use nix::errno::Errno;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    fs::{self, FileSystem, View, ViewSettings},
+    sync::Arc,
+};
+
+use super::{
+    Error,
+    adapter::Adapter,
+    connection::Connection,
+    dispatch::{Dispatch, InFlight},
+    mount, notifier,
+};
+
+/// Threads that read requests. Each answers what memory holds and hands the rest to tasks, so few are needed; more than
+/// one so that a copy of 1 MiB holds nobody up.
+const THREADS_DEFAULT: usize = 4;
+
+/// How long a detached mount may stay in use before it is cut off.
+const DETACHED_GRACE: Duration = Duration::from_secs(10);
+
+/// How long umount(2) is tried while the mount is busy: a process that was just killed still holds it for a moment.
+const BUSY_TRIES: u32 = 10;
+
+/// Between two of these tries.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a mount is made.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// What `mount` shows as the source, e.g. the container's URL without any secret.
+    pub source: String,
+    /// Whether other users than the one who mounts may use it.
+    pub allow_other: bool,
+    /// Read-only for the kernel already.
+    pub read_only: bool,
+    /// No programs may be run from it.
+    pub no_exec: bool,
+    /// The kernel does not touch access times.
+    pub no_atime: bool,
+    /// Threads that read requests.
+    pub threads: usize,
+    /// INIT features (bits of FUSE's `flags | flags2 << 32`) that are not used although the kernel has them. For tests.
+    pub masked_features: u64,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            source: "azblob-csi".to_owned(),
+            allow_other: false,
+            read_only: false,
+            no_exec: false,
+            no_atime: false,
+            threads: THREADS_DEFAULT,
+            masked_features: 0,
+        }
+    }
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Ended,
+    Closed,
+}
+
+/// A served mount. Dropping it detaches the mount without waiting; [`Session::unmount`] is the orderly end.
+#[derive(Debug)]
+pub struct Session {
+    mount_point: PathBuf,
+    fs: Arc<FileSystem>,
+    view: Arc<View>,
+    connection: Option<Connection>,
+    phase: watch::Receiver<Phase>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Session {
+    /// Mounts a view of `fs` on `mount_point` and serves it; returns when it answers. Requests run on the volume's
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`Error`], without a mount left behind.
+    pub async fn mount(
+        fs: Arc<FileSystem>,
+        view: ViewSettings,
+        mount_point: &Path,
+        options: SessionOptions,
+    ) -> Result<Self, Error> {
+        let view = fs.add_view(view);
+        let mounted = tokio::task::spawn_blocking({
+            let (fs, view, path) = (Arc::clone(&fs), Arc::clone(&view), mount_point.to_owned());
+            move || start(fs, view, &path, &options)
+        });
+        match mounted.await {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(error)) => {
+                fs.remove_view(&view);
+                Err(error)
+            }
+            Err(join) => {
+                fs.remove_view(&view);
+                Err(Error::Handshake(mount_point.to_owned(), std::io::Error::other(join)))
+            }
+        }
+    }
+
+    /// Where it is mounted, without links.
+    #[must_use]
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// The view that it serves.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Whether the mount is there and answers. False once somebody unmounted or aborted it.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        *self.phase.borrow() == Phase::Serving
+    }
+
+    /// Operations that panicked so far.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.in_flight.panics()
+    }
+
+    /// Waits until the mount is no longer served, whoever ended it. Cancel-safe.
+    pub async fn ended(&self) {
+        let mut phase = self.phase.clone();
+        // The sender lives as long as the session's threads, and says Closed last.
+        let _ = phase.wait_for(|phase| *phase > Phase::Serving).await;
+    }
+
+    /// Saves everything, unmounts and waits for the end. A mount that is in use leaves the tree at once and is cut off
+    /// when its users do not let go within [`DETACHED_GRACE`]; what they wrote until then is saved.
+    ///
+    /// # Errors
+    /// [`Error::Unsaved`] when the service did not take everything (the mount is gone nevertheless),
+    /// [`Error::Unmount`] when the kernel keeps it.
+    pub async fn unmount(&self) -> Result<(), Error> {
+        let before = self.fs.flush_all().await;
+        if let Err(error) = &before {
+            tracing::error!(mount = %self.mount_point.display(), "saving before unmounting: {}", error.to_chain());
+        }
+        let path = self.mount_point.clone();
+        let unmounted = tokio::task::spawn_blocking(move || unmount_or_detach(&path)).await;
+        match unmounted {
+            Ok(Err(errno)) if self.is_serving() => return Err(Error::Unmount(self.mount_point.clone(), errno.into())),
+            _ => {}
+        }
+        if tokio::time::timeout(DETACHED_GRACE, self.closed()).await.is_err() {
+            self.cut_off().await;
+        }
+        // What was written between the first saving and the end, and what earlier failed for a moment only.
+        self.fs.flush_all().await.map_err(|error| Error::Unsaved(self.mount_point.clone(), error))
+    }
+
+    async fn closed(&self) {
+        let mut phase = self.phase.clone();
+        let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
+    }
+
+    async fn cut_off(&self) {
+        tracing::warn!(mount = %self.mount_point.display(), "still in use after unmounting: cutting its users off");
+        match self.connection.map(Connection::abort) {
+            Some(Ok(())) => {
+                let _ = tokio::time::timeout(DETACHED_GRACE, self.closed()).await;
+            }
+            Some(Err(error)) => tracing::warn!(%error, "cannot abort the FUSE connection; it ends with its users"),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.is_serving()
+            && let Err(errno) = mount::unmount(&self.mount_point, true)
+        {
+            tracing::warn!(mount = %self.mount_point.display(), %errno, "cannot detach the mount");
+        }
+    }
+}
+
+/// Mounts, shakes hands and starts the threads. Blocks for as long as the kernel takes.
+fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOptions) -> Result<Session, Error> {
+    let mount_point = mount::check_mount_point(path)?;
+    let device = mount::mount_at(&mount_point, options)?;
+    let runtime = fs.resources().runtime.clone();
+    let in_flight = Arc::new(InFlight::default());
+    let adapter = Adapter {
+        fs: Arc::clone(&fs),
+        view: Arc::clone(&view),
+        dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
+        masked_features: options.masked_features,
+    };
+    let mut config = Config::default();
+    config.n_threads = Some(options.threads.max(1));
+    let undo = |source| {
+        let _ = mount::unmount(&mount_point, true);
+        Error::Handshake(mount_point.clone(), source)
+    };
+    // The kernel checks who may use the mount (allow_other); fuser need not do it again.
+    let served = fuser::Session::from_fd(adapter, device, SessionACL::All, config).map_err(undo)?;
+    let connection = tune(&mount_point);
+    let notifier = runtime.spawn(notifier::notify(view.invalidations(), served.notifier()));
+    let (phase_out, phase) = watch::channel(Phase::Serving);
+    let (ended_out, ended) = tokio::sync::oneshot::channel();
+    let shown = mount_point.clone();
+    let thread = thread::Builder::new().name("fuse".to_owned()).spawn(move || {
+        if let Err(error) = served.run() {
+            tracing::warn!(mount = %shown.display(), %error, "the FUSE session ended with an error");
+        }
+        let _ = ended_out.send(());
+    });
+    thread.map_err(undo)?;
+    let session = Session { mount_point, fs, view, connection, phase, in_flight };
+    runtime.spawn(close(session.ending(notifier), ended, phase_out));
+    Ok(session)
+}
+
+fn tune(mount_point: &Path) -> Option<Connection> {
+    let connection = match Connection::find(mount_point) {
+        Ok(found) => found?,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read /proc/self/mountinfo");
+            return None;
+        }
+    };
+    if let Err(error) = connection.tune() {
+        tracing::warn!(%error, "cannot set the mount's read_ahead_kb: sequential reads will be slow (is /sys read-only?)");
+    }
+    Some(connection)
+}
+
+/// What must be done when a session's threads have ended.
+struct Ending {
+    fs: Arc<FileSystem>,
+    view: Arc<View>,
+    in_flight: Arc<InFlight>,
+    notifier: JoinHandle<()>,
+    mount_point: PathBuf,
+}
+
+impl Session {
+    fn ending(&self, notifier: JoinHandle<()>) -> Ending {
+        Ending {
+            fs: Arc::clone(&self.fs),
+            view: Arc::clone(&self.view),
+            in_flight: Arc::clone(&self.in_flight),
+            notifier,
+            mount_point: self.mount_point.clone(),
+        }
+    }
+}
+
+/// Waits for the end of the threads, whoever caused it, and closes the view: also when nobody calls `unmount`.
+async fn close(ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase: watch::Sender<Phase>) {
+    // A sender that is gone has panicked: the threads are over as well.
+    let _ = ended.await;
+    let _ = phase.send(Phase::Ended);
+    ending.notifier.abort();
+    ending.in_flight.idle().await;
+    let saved: fs::Result<()> = ending.fs.flush_all().await;
+    if let Err(error) = saved {
+        tracing::error!(mount = %ending.mount_point.display(), "saving after the end: {}", error.to_chain());
+    }
+    ending.fs.remove_view(&ending.view);
+    let _ = phase.send(Phase::Closed);
+}
+
+/// # Errors
+/// What the kernel says; a mount that somebody else took away is no error.
+fn unmount_or_detach(mount_point: &Path) -> Result<(), Errno> {
+    for _ in 0..BUSY_TRIES {
+        match mount::unmount(mount_point, false) {
+            Err(Errno::EBUSY) => thread::sleep(BUSY_PAUSE),
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+    mount::unmount(mount_point, true)
+}
