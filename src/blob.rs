@@ -1,21 +1,31 @@
 //! The Blob service as the file system needs it: ranges, ETags, block lists in and out.
 //!
-//! [`BlobStore`] is the whole contract; `azure` is its implementation on the official SDK's pipeline. No inode, no
+//! [`BlobStore`] is the whole contract; [`AzureStore`] is its implementation on the official SDK's pipeline. No inode, no
 //! directory and no FUSE type may appear here. What a caller may rely on:
 //!
 //! - Every mutation is reported exactly once: an ambiguous try (the reply was lost) is settled inside this room by
 //!   looking at what the service now holds (DESIGN 10.8), so `Precondition` always means *somebody else's* change.
-//! - Every call ends within its deadline , with an [`Error`] that keeps status, code and request id.
+//! - Every call ends within its deadline ([`RequestLimits`]), with an [`Error`] that keeps status, code and request id.
 //! - A body that breaks off is resumed at its byte under If-Match; a reader never gets bytes of two versions.
 
+mod azure;
 mod body;
+mod classify;
+mod endpoint;
 mod error;
+mod limit;
 mod name;
+mod remedy;
+mod retry;
 mod store;
 
+pub use azure::{AzureStore, Connections};
 pub use body::Body;
+pub use endpoint::{Location, LocationError, LocationHints};
 pub use error::{Error, ErrorKind, Result};
+pub use limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate};
 pub use name::{BlobName, InvalidName};
+pub use retry::RequestLimits;
 pub use store::{
     AccountInfo, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed, CommittedBlock,
     Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, Metadata, WriteOptions,

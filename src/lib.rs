@@ -11,12 +11,13 @@
 //! | [`fs`] | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
-//! | `credential` | who we are: account key, SAS, connection string; clouds and endpoints |
+//! | [`credential`] | who we are: account key, SAS, connection string; clouds and endpoints |
 //!
 //! Start with `fs.rs` to understand the product, with `docs/ARCHITECTURE.md` to understand the choices.
 
 pub mod blob;
 pub mod cache;
+pub mod credential;
 pub mod csi;
 pub mod fs;
 pub mod fuse;

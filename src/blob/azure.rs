@@ -1,0 +1,308 @@
+//! [`AzureStore`]: the [`BlobStore`] contract spoken to the real service.
+//!
+//! One request layer for every operation, on `azure_core`'s pipeline: request id and user agent are the SDK's
+//! policies, the credential is ours (`credential/policy.rs`), so is the transport (`azure/transport.rs`). The clients of
+//! `azure_storage_blob` are not used: in 1.1 they have no delimiter listing and no SharedKey, drop TAB and LF from
+//! names, retry mutations by themselves (an ambiguous try could then not be told from a foreign change), split ranged
+//! reads on their own terms, and copy upload bodies. One file an operation; all share `request.rs` (what is asked),
+//! `call.rs` (tries and deadline) and `response.rs` (what was answered).
+
+mod account;
+mod block_list;
+mod call;
+mod container;
+mod copy;
+mod delete;
+mod get;
+mod list;
+mod put_blob;
+mod put_block;
+mod request;
+mod response;
+mod set;
+mod transport;
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use azure_core::http::{ClientOptions, Method, Pipeline, RetryOptions, Transport};
+use tokio::sync::OnceCell;
+use url::Url;
+
+pub(in crate::blob) use response::ServiceMessage;
+pub(in crate::blob) use transport::{Cause, TransportError};
+
+use self::{
+    call::Engine,
+    request::{Call, Deadline},
+    transport::HttpTransport,
+};
+use super::{
+    AccountInfo, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition, ContentHeaders,
+    Download, ETag, Error, ErrorKind, ListPage, ListRequest, Metadata, Result, WriteOptions,
+    endpoint::Location,
+    limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
+    retry::RequestLimits,
+};
+use crate::credential::{CredentialPolicy, CredentialSlot};
+
+/// What the stores of a process share: sockets and the gate. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    client: reqwest::Client,
+    gate: RequestGate,
+}
+
+impl Connections {
+    /// A pool of connections, and a gate for `in_flight` requests at a time.
+    ///
+    /// # Errors
+    /// `Unreachable` when TLS cannot be set up (no CA certificates on this machine).
+    pub fn new(in_flight: usize) -> Result<Self> {
+        Ok(Self { client: transport::new_client(in_flight)?, gate: RequestGate::new(in_flight) })
+    }
+
+    /// The same with a client that was configured elsewhere (proxy, private CA). It should speak HTTP/1.1, follow no
+    /// redirect and decompress nothing.
+    #[must_use]
+    pub fn with_client(client: reqwest::Client, in_flight: usize) -> Self {
+        Self { client, gate: RequestGate::new(in_flight) }
+    }
+
+    /// The gate, to see how busy it is.
+    #[must_use]
+    pub fn gate(&self) -> &RequestGate {
+        &self.gate
+    }
+}
+
+/// A container of the Azure Blob service. Cloning shares everything.
+#[derive(Clone, Debug)]
+pub struct AzureStore {
+    shared: Arc<Shared>,
+    limits: RequestLimits,
+}
+
+#[derive(Debug)]
+struct Shared {
+    location: Location,
+    identity: String,
+    engine: Engine,
+    /// Asked once: an account does not change its kind while it is mounted.
+    account_info: OnceCell<AccountInfo>,
+    /// The service answered that it has no Put Block From URL, so it is not asked again.
+    no_put_block_from_url: AtomicBool,
+}
+
+impl AzureStore {
+    /// A store with connections of its own. No request is sent.
+    ///
+    /// # Errors
+    /// As [`Connections::new`].
+    pub fn new(location: Location, credentials: Arc<CredentialSlot>, limits: RequestLimits) -> Result<Self> {
+        Ok(Self::with_connections(location, credentials, limits, &Connections::new(REQUESTS_IN_FLIGHT_DEFAULT)?))
+    }
+
+    /// A store on shared connections. No request is sent.
+    #[must_use]
+    pub fn with_connections(
+        location: Location,
+        credentials: Arc<CredentialSlot>,
+        limits: RequestLimits,
+        connections: &Connections,
+    ) -> Self {
+        let options = ClientOptions {
+            per_try_policies: vec![Arc::new(CredentialPolicy::new(Arc::clone(&credentials)))],
+            // Ours are in `call.rs`: they know which try may have taken place.
+            retry: RetryOptions::none(),
+            transport: Some(Transport::with_policy(Arc::new(HttpTransport::new(connections.client.clone())))),
+            ..ClientOptions::default()
+        };
+        let pipeline = Pipeline::new(
+            option_env!("CARGO_PKG_NAME"),
+            option_env!("CARGO_PKG_VERSION"),
+            options,
+            vec![],
+            vec![],
+            None,
+        );
+        let host = location.host().to_owned();
+        let engine = Engine { pipeline, slot: credentials, gate: connections.gate.clone(), host };
+        let identity = location.identity();
+        let shared = Shared {
+            location,
+            identity,
+            engine,
+            account_info: OnceCell::new(),
+            no_put_block_from_url: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), limits }
+    }
+
+    /// The same store (connections, credential, what it learned) with other limits: short ones while mounting.
+    #[must_use]
+    pub fn with_limits(&self, limits: RequestLimits) -> Self {
+        Self { shared: Arc::clone(&self.shared), limits }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.shared.location
+    }
+
+    /// The slot that its credential comes from.
+    #[must_use]
+    pub fn credentials(&self) -> &Arc<CredentialSlot> {
+        &self.shared.engine.slot
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// A call about a blob.
+    fn blob_call(&self, operation: &'static str, method: Method, name: &BlobName) -> Result<Call> {
+        let location = &self.shared.location;
+        let resource = format!("{}/{name}", location.container());
+        match location.blob_url(name) {
+            Some(url) => Ok(new_call(operation, method, resource, url, false)),
+            None => Err(self.invalid(operation, resource, "no HTTP request can carry a blob name of only dots")),
+        }
+    }
+
+    /// A call about the container.
+    fn container_call(&self, operation: &'static str, method: Method) -> Result<Call> {
+        let location = &self.shared.location;
+        let resource = location.container().to_owned();
+        match location.container_url() {
+            Some(url) => Ok(new_call(operation, method, resource, url, true)),
+            None => Err(self.invalid(operation, resource, "the container has no URL")),
+        }
+    }
+
+    fn invalid(&self, operation: &'static str, resource: String, reason: &'static str) -> Error {
+        Error {
+            kind: ErrorKind::Invalid,
+            operation,
+            resource,
+            host: self.engine().host.clone(),
+            status: None,
+            code: None,
+            request_id: None,
+            source: Some(reason.into()),
+        }
+    }
+}
+
+fn new_call(operation: &'static str, method: Method, resource: String, url: Url, about_container: bool) -> Call {
+    Call {
+        operation,
+        resource,
+        about_container,
+        method,
+        url,
+        headers: Vec::new(),
+        body: Body::new(),
+        deadline: Deadline::Names,
+        buffered: false,
+    }
+}
+
+#[async_trait]
+impl BlobStore for AzureStore {
+    fn identity(&self) -> &str {
+        &self.shared.identity
+    }
+
+    async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download> {
+        get::get(self, name, range, condition).await
+    }
+
+    async fn head(&self, name: &BlobName, condition: &Condition) -> Result<BlobProperties> {
+        get::head(self, name, condition).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        list::list(self, request).await
+    }
+
+    async fn put_blob(&self, name: &BlobName, body: Body, options: &WriteOptions) -> Result<Committed> {
+        put_blob::put_blob(self, name, body, options).await
+    }
+
+    async fn put_block(&self, name: &BlobName, id: &BlockId, body: Body) -> Result<()> {
+        put_block::put_block(self, name, id, body).await
+    }
+
+    async fn put_block_from_url(
+        &self,
+        name: &BlobName,
+        id: &BlockId,
+        source: &BlobName,
+        source_range: Range<u64>,
+        source_version: &ETag,
+    ) -> Result<()> {
+        if self.shared.no_put_block_from_url.load(Ordering::Relaxed) {
+            let call = self.blob_call(put_block::FROM_URL, Method::Put, name)?;
+            return Err(self.engine().bare(&call, ErrorKind::Unsupported));
+        }
+        let outcome = put_block::put_block_from_url(self, name, id, source, source_range, source_version).await;
+        if outcome.as_ref().is_err_and(|error| error.kind == ErrorKind::Unsupported && error.status.is_some()) {
+            self.shared.no_put_block_from_url.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed> {
+        block_list::put_block_list(self, name, blocks, options).await
+    }
+
+    async fn get_block_list(&self, name: &BlobName) -> Result<BlockList> {
+        Ok(block_list::get_block_list(self, name).await?.list)
+    }
+
+    async fn copy(
+        &self,
+        source: &BlobName,
+        source_version: &ETag,
+        name: &BlobName,
+        destination: &Condition,
+    ) -> Result<Committed> {
+        copy::copy(self, source, source_version, name, destination).await
+    }
+
+    async fn delete(&self, name: &BlobName, condition: &Condition) -> Result<()> {
+        delete::delete(self, name, condition).await
+    }
+
+    async fn set_metadata(&self, name: &BlobName, metadata: &Metadata, condition: &Condition) -> Result<Committed> {
+        set::set_metadata(self, name, metadata, condition).await
+    }
+
+    async fn set_headers(&self, name: &BlobName, headers: &ContentHeaders, condition: &Condition) -> Result<Committed> {
+        set::set_headers(self, name, headers, condition).await
+    }
+
+    async fn container_metadata(&self) -> Result<Metadata> {
+        container::metadata(self).await
+    }
+
+    async fn create_container(&self, metadata: &Metadata) -> Result<()> {
+        container::create(self, metadata).await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        container::delete(self).await
+    }
+
+    async fn account_info(&self) -> Result<AccountInfo> {
+        self.shared.account_info.get_or_try_init(|| account::account_info(self)).await.copied()
+    }
+}

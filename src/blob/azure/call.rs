@@ -1,0 +1,283 @@
+//! One call: tries, deadline, backoff, and what is known when it failed. Every operation goes through [`Engine::run`].
+//!
+//! Three rules hold for every try. It takes a place at the gate and gives it back with the answer's last byte. It is
+//! signed afresh, so that a credential that arrived meanwhile is used. It ends within the call's deadline.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use azure_core::http::{AsyncRawResponse, Context, Pipeline, PipelineStreamOptions, Request, headers::Headers};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+
+use super::{
+    request::{Call, Deadline, SERVICE_VERSION},
+    response::{self, BadHeader},
+    transport::{Cause, TransportError},
+};
+use crate::{
+    blob::{
+        Error, ErrorKind, Result,
+        classify::{Again, classify},
+        limit::{Pass, RequestGate},
+        retry::{Backoff, RequestLimits},
+    },
+    credential::CredentialSlot,
+};
+
+/// Longest body of an error that is read, in bytes: Azure's are below 1 KiB, a proxy's page may be anything.
+const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
+/// Longest body that is buffered, in bytes: a listing of 5000 blobs with 8 KiB of metadata each.
+const BUFFERED_BODY_BYTES_MAX: usize = 128 << 20;
+/// Slowest upload that still counts as alive, in bytes a second: it lengthens a try by the size of its body.
+const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// How often a refused credential is tried again because another one has arrived meanwhile.
+const NEWER_CREDENTIALS_MAX: u32 = 4;
+
+/// An answer with a 2xx status.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: Headers,
+    pub(super) body: ReplyBody,
+}
+
+/// The body of an answer.
+pub(super) enum ReplyBody {
+    /// Read within the try.
+    Whole(Bytes),
+    /// Still arriving; it holds its place at the gate.
+    Arriving(Arriving),
+}
+
+/// A body on its way.
+pub(super) struct Arriving {
+    response: azure_core::http::AsyncResponseBody,
+    _pass: Pass,
+}
+
+impl Arriving {
+    /// The next piece; `None` where the connection says that it is over (which may be too early).
+    pub(super) async fn next(&mut self) -> Option<Result<Bytes, azure_core::Error>> {
+        self.response.next().await
+    }
+}
+
+/// A call that did not succeed.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Whether an earlier try, or this one, may have taken place although no answer said so.
+    pub(super) ambiguous: bool,
+    /// When the first try began.
+    pub(super) began: Instant,
+}
+
+impl Failed {
+    /// Whether the refusal can be the echo of an own earlier try that did take place.
+    pub(super) fn may_be_own_echo(&self) -> bool {
+        use ErrorKind as Kind;
+        let echo = matches!(
+            self.error.kind,
+            Kind::Precondition | Kind::NotFound | Kind::ContainerNotFound | Kind::Invalid | Kind::Blocked
+        );
+        self.ambiguous && echo
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
+/// A try that did not succeed.
+struct FailedTry {
+    error: Error,
+    again: Again,
+    retry_after: Option<Duration>,
+}
+
+/// Everything that calls of a store share.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) pipeline: Pipeline,
+    pub(super) slot: Arc<CredentialSlot>,
+    pub(super) gate: RequestGate,
+    pub(super) host: String,
+}
+
+impl Engine {
+    /// Tries `call` until it succeeds, is refused for good, or its deadline passes.
+    pub(super) async fn run(&self, call: &Call, limits: &RequestLimits) -> Result<Reply, Failed> {
+        let began = Instant::now();
+        let deadline = began
+            + match call.deadline {
+                Deadline::Names => limits.names,
+                Deadline::Commits => limits.commits,
+            };
+        let mut backoff = Backoff::default();
+        let mut ambiguous = false;
+        let mut newer_credentials = 0;
+        loop {
+            let generation = self.slot.generation();
+            let failed = match self.try_once(call, limits, deadline).await {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
+            };
+            ambiguous |= failed.again == Again::Ambiguous;
+            let replaced = failed.error.kind == ErrorKind::Denied && self.slot.generation() != generation;
+            if replaced && newer_credentials < NEWER_CREDENTIALS_MAX {
+                newer_credentials += 1;
+                continue;
+            }
+            let wait = backoff.next(failed.retry_after);
+            if failed.again == Again::Never || Instant::now() + wait >= deadline {
+                return Err(Failed { error: failed.error, ambiguous, began });
+            }
+            tracing::debug!(error = %failed.error, tries = backoff.tries(), ?wait, "trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// As [`Self::run`], for calls where an ambiguous try needs no settling.
+    pub(super) async fn ask(&self, call: &Call, limits: &RequestLimits) -> Result<Reply> {
+        self.run(call, limits).await.map_err(Error::from)
+    }
+
+    async fn try_once(&self, call: &Call, limits: &RequestLimits, deadline: Instant) -> Result<Reply, FailedTry> {
+        let late = |again| FailedTry { error: self.bare(call, ErrorKind::TimedOut), again, retry_after: None };
+        // Waiting for a place is not a try: nothing was sent.
+        let pass = match tokio::time::timeout_at(deadline.into(), self.gate.enter()).await {
+            Ok(Some(pass)) => pass,
+            Ok(None) | Err(_) => return Err(late(Again::Untouched)),
+        };
+        let sending = Duration::from_secs(call.body.len() / UPLOAD_BYTES_PER_SECOND_MIN);
+        let ends = deadline.min(Instant::now() + limits.one_try + sending);
+        match tokio::time::timeout_at(ends.into(), self.exchange(call, pass)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(late(Again::Ambiguous)),
+        }
+    }
+
+    /// One request and its answer. Cancelled by the caller's timeout at any await: the connection is then closed, and
+    /// whether the service acts is not known.
+    async fn exchange(&self, call: &Call, pass: Pass) -> Result<Reply, FailedTry> {
+        let mut request = Request::new(call.url.clone(), call.method);
+        request.insert_header("x-ms-version", SERVICE_VERSION);
+        for (name, value) in &call.headers {
+            request.insert_header(name.clone(), value.clone());
+        }
+        if !call.body.is_empty() {
+            // For the signature: the transport takes the body itself from the context.
+            request.insert_header("content-length", call.body.len().to_string());
+        }
+        let context = Context::new().with_value(call.body.clone());
+        let options = PipelineStreamOptions { skip_checks: true, ..PipelineStreamOptions::default() };
+        let response = self.pipeline.stream(&context, &mut request, Some(options)).await;
+        let response = response.map_err(|error| self.not_answered(call, error))?;
+        let status = u16::from(response.status());
+        if !(200..300).contains(&status) {
+            return Err(self.refused(call, response).await);
+        }
+        let (_, headers, body) = response.deconstruct();
+        let mut arriving = Arriving { response: body, _pass: pass };
+        let body = if call.buffered {
+            let read = read_whole(&mut arriving, BUFFERED_BODY_BYTES_MAX).await;
+            let whole = read.map_err(|error| self.not_answered(call, error))?;
+            match response::number(&headers, "content-length") {
+                Some(promised) if promised != whole.len() as u64 => {
+                    let error = self.bare(call, ErrorKind::Corrupt);
+                    return Err(FailedTry { error, again: Again::Ambiguous, retry_after: None });
+                }
+                _ => ReplyBody::Whole(whole),
+            }
+        } else {
+            ReplyBody::Arriving(arriving)
+        };
+        Ok(Reply { status, headers, body })
+    }
+
+    /// The service said no.
+    async fn refused(&self, call: &Call, response: AsyncRawResponse) -> FailedTry {
+        let status = u16::from(response.status());
+        let (_, headers, mut body) = response.deconstruct();
+        let mut text = BytesMut::new();
+        while let Some(Ok(piece)) = body.next().await {
+            text.extend_from_slice(&piece);
+            if text.len() > ERROR_BODY_BYTES_MAX {
+                break;
+            }
+        }
+        let (code_in_body, said) = response::error_body(&text);
+        let code = response::text(&headers, "x-ms-error-code").map(str::to_owned).or(code_in_body);
+        let (kind, again) = classify(status, code.as_deref(), call.about_container);
+        let source = (!said.to_string().is_empty()).then(|| Box::new(said) as _);
+        let request_id = response::text(&headers, "x-ms-request-id").map(str::to_owned);
+        let error = Error { status: Some(status), code, request_id, source, ..self.bare(call, kind) };
+        FailedTry { error, again, retry_after: response::retry_after(&headers) }
+    }
+
+    /// There was no answer, or not the whole of it.
+    fn not_answered(&self, call: &Call, error: azure_core::Error) -> FailedTry {
+        let cause = std::error::Error::source(&error)
+            .and_then(|below| below.downcast_ref::<TransportError>())
+            .map(|transport| transport.cause);
+        let (kind, again) = match cause {
+            Some(Cause::Malformed) => (ErrorKind::Invalid, Again::Never),
+            Some(Cause::Broken) | None => (ErrorKind::Unreachable, Again::Ambiguous),
+            // A certificate does not get better within a minute.
+            Some(Cause::Tls) => (ErrorKind::Unreachable, Again::Never),
+            Some(Cause::Dns | Cause::Refused | Cause::Connect) => (ErrorKind::Unreachable, Again::Untouched),
+        };
+        let error = Error { source: Some(Box::new(error)), ..self.bare(call, kind) };
+        FailedTry { error, again, retry_after: None }
+    }
+
+    /// An error that knows only what was asked.
+    pub(super) fn bare(&self, call: &Call, kind: ErrorKind) -> Error {
+        Error {
+            kind,
+            operation: call.operation,
+            resource: call.resource.clone(),
+            host: self.host.clone(),
+            status: None,
+            code: None,
+            request_id: None,
+            source: None,
+        }
+    }
+
+    /// The answer contradicts the protocol.
+    pub(super) fn damaged(&self, call: &Call, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error { source: Some(source.into()), ..self.bare(call, ErrorKind::Corrupt) }
+    }
+
+    /// A header that the protocol promises.
+    pub(super) fn promised<T>(&self, call: &Call, value: Result<T, BadHeader>) -> Result<T> {
+        value.map_err(|bad| self.damaged(call, bad))
+    }
+}
+
+/// Whether something that the service dates `written` was written since `began`, judged by the service's own clock
+/// (`now` is the Date of the same answer): an older state cannot be the trace of our try.
+pub(super) fn written_since(began: Instant, written: SystemTime, now: Option<SystemTime>) -> bool {
+    // Times are whole seconds, and the answer was under way for a while.
+    let slack = Duration::from_secs(2);
+    let now = now.unwrap_or_else(SystemTime::now);
+    now.checked_sub(began.elapsed() + slack).is_none_or(|earliest| written >= earliest)
+}
+
+async fn read_whole(arriving: &mut Arriving, most: usize) -> Result<Bytes, azure_core::Error> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = arriving.next().await {
+        whole.extend_from_slice(&piece?);
+        if whole.len() > most {
+            return Err(azure_core::Error::with_message(
+                azure_core::error::ErrorKind::Io,
+                "the answer is longer than any listing can be",
+            ));
+        }
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,125 @@
+//! What an answer means: one table from HTTP status and service error code to [`ErrorKind`] and to whether trying
+//! again can help. Codes: REST "Blob Storage error codes" and "Common REST API error codes".
+
+use super::ErrorKind;
+
+/// Whether another try can help, and whether this one may have taken place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// The answer is final.
+    Never,
+    /// The service refused before it did anything.
+    Untouched,
+    /// The service may have done it before it failed (or before its answer was lost).
+    Ambiguous,
+}
+
+/// Judges an answer. `about_container`: the request was about the container itself, so a bare 404 means that.
+pub(super) fn classify(status: u16, code: Option<&str>, about_container: bool) -> (ErrorKind, Again) {
+    let by_code = code.and_then(by_code);
+    by_code.unwrap_or_else(|| by_status(status, about_container))
+}
+
+/// Codes that say more than their status.
+fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
+    use ErrorKind as Kind;
+    let kind = match code {
+        "ContainerNotFound" | "ContainerBeingDeleted" | "ContainerDisabled" => Kind::ContainerNotFound,
+        "BlobNotFound" | "ResourceNotFound" => return None,
+        "BlobAlreadyExists"
+        | "ContainerAlreadyExists"
+        | "ConditionNotMet"
+        | "SourceConditionNotMet"
+        | "TargetConditionNotMet" => Kind::Precondition,
+        "BlobArchived" => Kind::Archived,
+        "LeaseIdMissing"
+        | "LeaseIdMismatchWithBlobOperation"
+        | "LeaseLost"
+        | "LeaseAlreadyPresent"
+        | "LeaseIdMismatchWithContainerOperation"
+        | "SnapshotsPresent"
+        | "PendingCopyOperation"
+        | "BlobImmutableDueToPolicy"
+        | "BlobImmutableDueToLegalHold"
+        | "BlobBeingRehydrated"
+        | "CopyAcrossAccountsNotSupported"
+        | "ContainerImmutableDueToPolicy"
+        | "DirectoryIsNotEmpty" => Kind::Blocked,
+        "BlockCountExceedsLimit"
+        | "UncommittedBlockCountExceedsLimit"
+        | "RequestBodyTooLarge"
+        | "BlockListTooLong"
+        | "ContentLengthLargerThanTierLimit" => Kind::TooLarge,
+        "APINotImplemented"
+        | "FeatureVersionMismatch"
+        | "FeatureNotYetSupportedForHierarchicalNamespaceAccounts"
+        | "BlobTypeNotSupported"
+        | "UnsupportedHttpVerb" => Kind::Unsupported,
+        "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => Kind::Denied,
+        "Md5Mismatch" | "Crc64Mismatch" => return Some((Kind::Corrupt, Again::Untouched)),
+        "ServerBusy" | "SnapshotOperationRateExceeded" | "SystemInUse" => {
+            return Some((Kind::Throttled, Again::Untouched));
+        }
+        "InternalError" | "OperationTimedOut" => return Some((Kind::Server, Again::Ambiguous)),
+        "AccountBeingCreated" => return Some((Kind::Server, Again::Untouched)),
+        _ => return None,
+    };
+    Some((kind, Again::Never))
+}
+
+fn by_status(status: u16, about_container: bool) -> (ErrorKind, Again) {
+    use ErrorKind as Kind;
+    match status {
+        304 => (Kind::NotModified, Again::Never),
+        401 | 403 | 407 => (Kind::Denied, Again::Never),
+        404 if about_container => (Kind::ContainerNotFound, Again::Never),
+        404 => (Kind::NotFound, Again::Never),
+        405 | 501 => (Kind::Unsupported, Again::Never),
+        408 => (Kind::Server, Again::Ambiguous),
+        409 => (Kind::Blocked, Again::Never),
+        412 => (Kind::Precondition, Again::Never),
+        413 => (Kind::TooLarge, Again::Never),
+        429 => (Kind::Throttled, Again::Untouched),
+        500..=599 => (Kind::Server, Again::Ambiguous),
+        _ => (Kind::Invalid, Again::Never),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_say_more_than_their_status() {
+        for (status, code, kind) in [
+            (404, "ContainerNotFound", ErrorKind::ContainerNotFound),
+            (404, "BlobNotFound", ErrorKind::NotFound),
+            (409, "BlobAlreadyExists", ErrorKind::Precondition),
+            (409, "ContainerBeingDeleted", ErrorKind::ContainerNotFound),
+            (409, "BlobArchived", ErrorKind::Archived),
+            (409, "SnapshotsPresent", ErrorKind::Blocked),
+            (412, "LeaseIdMissing", ErrorKind::Blocked),
+            (412, "ConditionNotMet", ErrorKind::Precondition),
+            (400, "InvalidBlockList", ErrorKind::Invalid),
+            (400, "BlockCountExceedsLimit", ErrorKind::TooLarge),
+            (403, "AuthenticationFailed", ErrorKind::Denied),
+            (400, "InvalidAuthenticationInfo", ErrorKind::Denied),
+        ] {
+            assert_eq!(classify(status, Some(code), false), (kind, Again::Never), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn only_refusals_before_the_work_are_surely_untouched() {
+        assert_eq!(classify(503, Some("ServerBusy"), false), (ErrorKind::Throttled, Again::Untouched));
+        assert_eq!(classify(429, None, false), (ErrorKind::Throttled, Again::Untouched));
+        assert_eq!(classify(503, None, false).1, Again::Ambiguous);
+        assert_eq!(classify(500, Some("OperationTimedOut"), false), (ErrorKind::Server, Again::Ambiguous));
+    }
+
+    #[test]
+    fn a_bare_404_is_about_what_was_asked_for() {
+        assert_eq!(classify(404, None, true).0, ErrorKind::ContainerNotFound);
+        assert_eq!(classify(404, None, false).0, ErrorKind::NotFound);
+    }
+}

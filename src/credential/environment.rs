@@ -1,0 +1,178 @@
+//! Credentials from environment variables: one table of names, one documented order.
+//!
+//! Where several are set, the first of this list wins, unless AZURE_STORAGE_AUTH_MODE (or _AUTH_TYPE) picks one:
+//! AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY / _ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, none (anonymous).
+//!
+//! Account, endpoint and container variables overrule what the connection string says about them.
+
+use super::{AccountKey, AccountSettings, Credential, Error, SasToken, parse_connection_string};
+
+const CONNECTION_STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";
+const ACCOUNT: &str = "AZURE_STORAGE_ACCOUNT";
+/// The CLI's name first, then blobfuse's.
+const KEYS: [&str; 2] = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY"];
+const SAS: &str = "AZURE_STORAGE_SAS_TOKEN";
+const ENDPOINTS: [&str; 3] = ["AZURE_STORAGE_BLOB_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_ACCOUNT_URL"];
+/// Ours first, then blobfuse's.
+const CONTAINERS: [&str; 2] = ["AZURE_STORAGE_CONTAINER", "AZURE_STORAGE_ACCOUNT_CONTAINER"];
+const AUTH_MODES: [&str; 2] = ["AZURE_STORAGE_AUTH_MODE", "AZURE_STORAGE_AUTH_TYPE"];
+
+/// Which credential to take where several are at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// The account key.
+    Key,
+    /// The SAS.
+    Sas,
+    /// None at all.
+    Anonymous,
+}
+
+impl AuthMode {
+    /// Reads a mode as the CLI and blobfuse write it. `source_name` says in messages where it came from.
+    ///
+    /// # Errors
+    /// [`Error::AuthMode`] for modes that this version does not know.
+    pub fn parse(source_name: &str, text: &str) -> Result<Self, Error> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "key" | "sharedkey" | "shared_key" => Ok(Self::Key),
+            "sas" => Ok(Self::Sas),
+            "anonymous" | "public" | "none" => Ok(Self::Anonymous),
+            _ => Err(Error::AuthMode {
+                source_name: source_name.to_owned(),
+                mode: text.to_owned(),
+                reason: "this version signs in with key, sas or anonymous; set one of these or remove the variable",
+            }),
+        }
+    }
+}
+
+/// Reads the account settings from variables, where `variable` answers for one name (`std::env::var(..).ok()`).
+/// Empty variables count as absent. `account` is the account that is known already (from the URL or an option): a key
+/// needs one.
+///
+/// # Errors
+/// Those of key, SAS and connection string; [`Error::KeyWithoutAccount`]; [`Error::AuthMode`] for a mode that is
+/// unknown or whose secret is missing.
+pub fn account_settings_from(
+    variable: impl Fn(&str) -> Option<String>,
+    account: Option<&str>,
+) -> Result<AccountSettings, Error> {
+    let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    let first = |names: &[&'static str]| names.iter().find_map(|name| variable(name).map(|value| (*name, value)));
+    let mode = first(&AUTH_MODES).map(|(name, text)| AuthMode::parse(name, &text).map(|mode| (name, text, mode)));
+    let mode = mode.transpose()?;
+
+    let mut settings = match variable(CONNECTION_STRING) {
+        Some(text) => parse_connection_string(CONNECTION_STRING, &text)?,
+        None => AccountSettings::default(),
+    };
+    if let Some(name) = account.map(str::to_owned).or_else(|| variable(ACCOUNT).map(|name| name.trim().to_owned())) {
+        settings.account = Some(name);
+    }
+    if let Some((_, endpoint)) = first(&ENDPOINTS) {
+        settings.endpoint = Some(endpoint.trim().to_owned());
+    }
+    settings.container = first(&CONTAINERS).map(|(_, container)| container.trim().to_owned());
+
+    let wanted = mode.as_ref().map(|(_, _, mode)| *mode);
+    settings.credential = choose(wanted, settings.credential.take(), &settings, first(&KEYS), variable(SAS))?;
+    match (&settings.credential, mode) {
+        (None, Some((name, text, _))) => Err(Error::AuthMode {
+            source_name: name.to_owned(),
+            mode: text,
+            reason: "but no such credential is set; set AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING",
+        }),
+        _ => Ok(settings),
+    }
+}
+
+/// The order of the module doc, narrowed by `mode`.
+fn choose(
+    mode: Option<AuthMode>,
+    from_connection_string: Option<Credential>,
+    settings: &AccountSettings,
+    key: Option<(&'static str, String)>,
+    sas: Option<String>,
+) -> Result<Option<Credential>, Error> {
+    if mode == Some(AuthMode::Anonymous) {
+        return Ok(Some(Credential::Anonymous));
+    }
+    let allowed = |credential: &Credential| match mode {
+        Some(AuthMode::Key) => matches!(credential, Credential::SharedKey(_)),
+        Some(AuthMode::Sas) => matches!(credential, Credential::Sas(_)),
+        Some(AuthMode::Anonymous) | None => true,
+    };
+    if let Some(credential) = from_connection_string.filter(allowed) {
+        return Ok(Some(credential));
+    }
+    if let Some((name, key)) = key.filter(|_| mode != Some(AuthMode::Sas)) {
+        let account =
+            settings.account.as_deref().ok_or_else(|| Error::KeyWithoutAccount { source_name: name.to_owned() })?;
+        return AccountKey::parse(name, account, &key).map(|key| Some(Credential::SharedKey(key)));
+    }
+    if let Some(sas) = sas.filter(|_| mode != Some(AuthMode::Key)) {
+        return SasToken::parse(SAS, &sas).map(|token| Some(Credential::Sas(token)));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Result<AccountSettings, Error> {
+        account_settings_from(
+            |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
+            None,
+        )
+    }
+
+    #[test]
+    fn the_connection_string_goes_before_the_key_and_the_key_before_the_sas() {
+        let string = ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=one;AccountKey=c2VjcmV0");
+        let account = ("AZURE_STORAGE_ACCOUNT", "two");
+        let key = ("AZURE_STORAGE_ACCESS_KEY", "c2VjcmV0");
+        let sas = ("AZURE_STORAGE_SAS_TOKEN", "?sv=1&sig=x");
+        let all = settings(&[string, key, sas]).unwrap();
+        assert!(matches!(all.credential, Some(Credential::SharedKey(key)) if key.account() == "one"));
+        let two = settings(&[account, key, sas]).unwrap();
+        assert!(matches!(two.credential, Some(Credential::SharedKey(key)) if key.account() == "two"));
+        assert!(matches!(settings(&[account, sas]).unwrap().credential, Some(Credential::Sas(_))));
+        assert!(settings(&[account]).unwrap().credential.is_none());
+    }
+
+    #[test]
+    fn the_auth_mode_picks_among_several() {
+        let all = [
+            ("AZURE_STORAGE_ACCOUNT", "a"),
+            ("AZURE_STORAGE_KEY", "c2VjcmV0"),
+            ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=x"),
+        ];
+        let with = |mode| settings(&[all[0], all[1], all[2], ("AZURE_STORAGE_AUTH_MODE", mode)]);
+        assert!(matches!(with("SAS").unwrap().credential, Some(Credential::Sas(_))));
+        assert!(matches!(with("key").unwrap().credential, Some(Credential::SharedKey(_))));
+        assert!(matches!(with("anonymous").unwrap().credential, Some(Credential::Anonymous)));
+        assert!(with("kerberos").unwrap_err().to_string().contains("kerberos"));
+        let error = settings(&[all[0], ("AZURE_STORAGE_AUTH_TYPE", "sas")]).unwrap_err().to_string();
+        assert!(error.contains("AZURE_STORAGE_SAS_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn endpoint_and_container_are_read_and_empty_variables_are_absent() {
+        let found = settings(&[
+            ("AZURE_STORAGE_BLOB_ENDPOINT", ""),
+            ("AZURE_STORAGE_ACCOUNT_URL", "http://127.0.0.1:10000/acct\n"),
+            ("AZURE_STORAGE_CONTAINER", "logs"),
+        ])
+        .unwrap();
+        assert_eq!(found.endpoint.as_deref(), Some("http://127.0.0.1:10000/acct"));
+        assert_eq!(found.container.as_deref(), Some("logs"));
+    }
+
+    #[test]
+    fn a_key_without_an_account_says_so() {
+        let error = settings(&[("AZURE_STORAGE_KEY", "c2VjcmV0")]).unwrap_err().to_string();
+        assert!(error.contains("AZURE_STORAGE_KEY") && error.contains("AZURE_STORAGE_ACCOUNT"), "{error}");
+    }
+}
