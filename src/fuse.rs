@@ -23,3 +23,6 @@ mod session;
 
 pub use error::Error;
 pub use session::{Session, SessionOptions};
+
+#[cfg(test)]
+mod tests;
