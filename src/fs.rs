@@ -36,6 +36,7 @@ mod ranges;
 mod read;
 mod remove;
 mod rename;
+mod spool;
 mod stage;
 mod table;
 mod view;
@@ -124,6 +125,8 @@ impl Default for Settings {
 pub struct Resources {
     /// Clean bytes, and the budget and buffers that dirty ones share with them.
     pub cache: Cache,
+    /// Directory for dirty bytes beyond the budget; without one, a file that outgrows it is committed early.
+    pub spool: Option<std::path::PathBuf>,
     /// Where background work runs.
     pub runtime: tokio::runtime::Handle,
 }

@@ -23,7 +23,7 @@ use super::{
     attributes::Attributes,
     inode::{Base, Fate, Inode},
     lookup::has_same_bytes,
-    overlay::{Overlay, Segment},
+    overlay::{Overlay, Piece, Segment},
     plan::{Limits, Part, Plan, plan},
     stage::block_id_length,
 };
@@ -32,7 +32,7 @@ use crate::{
         BlobKind, BlobName, BlobProperties, BlockId, Body, Committed, CommittedBlock, Condition, ContentHeaders,
         ErrorKind, Metadata, WriteOptions,
     },
-    cache::{Buffer, Class, Pool},
+    cache::{BLOCK_BYTES, Buffer, Cache, Class, Content, Pool},
 };
 
 /// A commit whose version was replaced by the same bytes under a new ETag is tried again on that; more often than this,
@@ -245,7 +245,7 @@ impl FileSystem {
         let base_length = base.map_or(0, |base| base.length);
         for segment in layer.segments(&range) {
             match segment {
-                Segment::Dirty(part) => layer.share(&part, &mut body),
+                Segment::Dirty(part) => self.push_dirty(&mut body, layer, &part).await?,
                 Segment::Zero(part) => push_zeros(&mut body, part.end - part.start),
                 Segment::Below(part) => {
                     let kept = part.start..part.end.min(base_length).max(part.start);
@@ -263,11 +263,27 @@ impl FileSystem {
         Ok(body)
     }
 
+    async fn push_dirty(&self, body: &mut Body, layer: &Overlay, range: &Range<u64>) -> Result<()> {
+        for piece in layer.pieces(range) {
+            match piece {
+                Piece::Shared(bytes) => body.push(bytes),
+                Piece::Spooled(part) => {
+                    let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+                    let mut buffer = self.pool().buffer(Class::Demand, length).await;
+                    let fetched = layer.copy_to(&part, &mut buffer.as_mut()[..length]);
+                    fetched.map_err(|error| Error::new(libc::EIO, format!("cannot read the spool: {error}")))?;
+                    body.push(Bytes::from_owner(buffer).slice(..length));
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn push_base(&self, body: &mut Body, base: &Arc<Base>, range: &Range<u64>) -> Result<()> {
         let stream = self.cache().stream();
         let mut position = range.start;
         while position < range.end {
-            let part = position..range.end.min(position + crate::cache::BLOCK_BYTES);
+            let part = position..range.end.min(position + BLOCK_BYTES);
             let found = self.cache().read(&base.content, part.clone(), &stream).await;
             let found = found.map_err(|error| Error::from_store("cannot read what a commit keeps", error))?;
             // Taken before the old bytes could be evicted; a commit must end, so it does not wait behind writers.
@@ -318,13 +334,7 @@ impl FileSystem {
     }
 
     /// The new version's bytes for the cache: what did not change is carried over, what is small enough is put in.
-    fn content_after(
-        &self,
-        inode: &Inode,
-        name: &BlobName,
-        layer: &Overlay,
-        committed: &Committed,
-    ) -> Arc<crate::cache::Content> {
+    fn content_after(&self, inode: &Inode, name: &BlobName, layer: &Overlay, committed: &Committed) -> Arc<Content> {
         let size = layer.size();
         let cache = self.cache();
         let old = inode.state.lock().base.as_ref().map(|base| Arc::clone(&base.content));
@@ -337,14 +347,7 @@ impl FileSystem {
         };
         let whole_in_memory = layer.segments(&(0..size)).iter().all(|part| matches!(part, Segment::Dirty(_)));
         if whole_in_memory && size <= KEEP_CACHED_BYTES_MAX {
-            let mut body = Body::new();
-            layer.share(&(0..size), &mut body);
-            let mut position = 0;
-            for piece in body.pieces() {
-                let end = position + piece.len() as u64;
-                cache.insert(&content, position, piece);
-                position = end;
-            }
+            insert_clean(cache, &content, layer, size);
         }
         content
     }
@@ -508,6 +511,21 @@ fn write_options(inode: &Inode, base: Option<&Base>, attributes: &Attributes) ->
         metadata,
         headers: base.map_or_else(ContentHeaders::default, |base| base.headers.clone()),
         access_tier: base.and_then(|base| base.access_tier.clone()),
+    }
+}
+
+/// Puts the bytes of a file that is all in this layer into the cache, block by block (whole pieces only are taken).
+fn insert_clean(cache: &Cache, content: &Arc<Content>, layer: &Overlay, size: u64) {
+    let mut block = vec![0; usize::try_from(BLOCK_BYTES.min(size)).unwrap_or_default()];
+    let mut position = 0;
+    while position < size {
+        let end = size.min(position + BLOCK_BYTES);
+        let part = &mut block[..(end - position) as usize];
+        if layer.copy_to(&(position..end), part).is_err() {
+            return; // Of no consequence: the service has them.
+        }
+        cache.insert(content, position, part);
+        position = end;
     }
 }
 

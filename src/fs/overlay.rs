@@ -8,11 +8,11 @@
 //! Bytes sit in buffers of 64 KiB at most, shared by reference count with the request bodies that send them: a write
 //! to a buffer that is being sent copies it first, so that what was sent is what the commit publishes.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-use super::ranges::RangeSet;
+use super::{ranges::RangeSet, spool::SpoolFile};
 use crate::{
     blob::{BlockId, Body},
     cache::Buffer,
@@ -57,13 +57,49 @@ impl Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotResident;
 
-/// Why a write was not done, though nothing is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a write was not done.
+#[derive(Debug)]
 pub enum WriteRefused {
     /// The layer changed meanwhile: ask [`Overlay::buffers_wanted`] again.
     BuffersWanted,
     /// It would cut a staged stretch that is not in memory: commit first.
     NotResident,
+    /// What the spool keeps beside the new bytes cannot be read.
+    Spool(io::Error),
+}
+
+/// Where the bytes of one buffer are.
+#[derive(Clone, Debug)]
+enum Held {
+    /// In memory.
+    Memory(Arc<Buffer>),
+    /// In the layer's spool file; that many.
+    Spool(u64),
+}
+
+impl Held {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Memory(buffer) => buffer.len() as u64,
+            Self::Spool(length) => *length,
+        }
+    }
+
+    fn memory_mut(&mut self) -> Option<&mut Buffer> {
+        match self {
+            Self::Memory(buffer) => Arc::get_mut(buffer),
+            Self::Spool(_) => None,
+        }
+    }
+}
+
+/// Dirty bytes on their way into a request body.
+#[derive(Debug)]
+pub enum Piece {
+    /// In memory, shared.
+    Shared(Bytes),
+    /// To be fetched from the spool ([`Overlay::copy_to`]).
+    Spooled(Range<u64>),
 }
 
 /// The layer. See the module's doc.
@@ -73,7 +109,9 @@ pub struct Overlay {
     below: u64,
     dirty: RangeSet,
     /// Buffer index to its bytes; may be shorter than [`BUFFER_BYTES`] while no dirty byte lies behind its end.
-    buffers: BTreeMap<u64, Arc<Buffer>>,
+    buffers: BTreeMap<u64, Held>,
+    /// What did not fit into memory.
+    spool: Option<Arc<SpoolFile>>,
     /// By start. Runs never overlap.
     staged: BTreeMap<u64, StagedRun>,
 }
@@ -87,6 +125,7 @@ impl Overlay {
             below: length,
             dirty: RangeSet::default(),
             buffers: BTreeMap::new(),
+            spool: None,
             staged: BTreeMap::new(),
         }
     }
@@ -106,7 +145,7 @@ impl Overlay {
     /// Memory held, in bytes.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
-        self.buffers.values().map(|buffer| buffer.as_ref().as_ref().len() as u64).sum()
+        self.buffers.values().filter(|held| matches!(held, Held::Memory(_))).map(Held::len).sum()
     }
 
     /// The stretches that were sent already, in order.
@@ -120,8 +159,9 @@ impl Overlay {
     pub fn buffers_wanted(&self, range: &Range<u64>) -> Vec<(u64, u64)> {
         let wanted = |(index, within): (u64, Range<u64>)| {
             let held = self.buffers.get(&index);
-            let length = held.map_or(0, |buffer| buffer.as_ref().as_ref().len() as u64);
-            let usable = length >= within.end && held.is_some_and(|buffer| Arc::strong_count(buffer) == 1);
+            let length = held.map_or(0, Held::len);
+            let alone = |held: &Held| matches!(held, Held::Memory(buffer) if Arc::strong_count(buffer) == 1);
+            let usable = length >= within.end && held.is_some_and(alone);
             (!usable).then_some((index, length.max(within.end)))
         };
         split(range).filter_map(wanted).collect()
@@ -139,6 +179,7 @@ impl Overlay {
         if self.buffers_wanted(&range).iter().any(missing) {
             return Err(WriteRefused::BuffersWanted);
         }
+        self.unspool(&range, buffers).map_err(WriteRefused::Spool)?;
         self.unstage(&range).map_err(|NotResident| WriteRefused::NotResident)?;
         let mut rest = data;
         for (index, within) in split(&range) {
@@ -151,25 +192,63 @@ impl Overlay {
         Ok(())
     }
 
+    /// Brings what the spool keeps of the buffers under `range` back into memory, into those of `buffers`.
+    fn unspool(&mut self, range: &Range<u64>, buffers: &mut BTreeMap<u64, Buffer>) -> io::Result<()> {
+        let Some(spool) = self.spool.clone() else { return Ok(()) };
+        for (index, _) in split(range) {
+            let Some(Held::Spool(length)) = self.buffers.get(&index) else { continue };
+            let Some(fresh) = buffers.get_mut(&index) else { continue };
+            spool.fetch(index * BUFFER_BYTES, &mut fresh.as_mut()[..*length as usize])?;
+            if let Some(fresh) = buffers.remove(&index) {
+                self.buffers.insert(index, Held::Memory(Arc::new(fresh)));
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes of buffer `index`, ours alone and at least `length` long.
     fn writable(&mut self, index: u64, length: u64, buffers: &mut BTreeMap<u64, Buffer>) -> &mut [u8] {
-        let usable = self
-            .buffers
-            .get_mut(&index)
-            .is_some_and(|held| Arc::get_mut(held).is_some_and(|buffer| buffer.as_ref().len() as u64 >= length));
+        let held = self.buffers.get_mut(&index);
+        let usable = held.and_then(Held::memory_mut).is_some_and(|buffer| buffer.len() as u64 >= length);
         if !usable && let Some(mut fresh) = buffers.remove(&index) {
-            if let Some(old) = self.buffers.get(&index) {
-                let old = old.as_ref().as_ref();
-                fresh.as_mut()[..old.len()].copy_from_slice(old);
+            if let Some(Held::Memory(old)) = self.buffers.get(&index) {
+                fresh.as_mut()[..old.len()].copy_from_slice(old.as_ref().as_ref());
             }
-            self.buffers.insert(index, Arc::new(fresh));
+            self.buffers.insert(index, Held::Memory(Arc::new(fresh)));
         }
         #[expect(
             clippy::expect_used,
             reason = "write() refuses before it comes here without a usable or a fresh buffer"
         )]
-        let buffer = self.buffers.get_mut(&index).and_then(Arc::get_mut).expect("a buffer of our own");
+        let buffer = self.buffers.get_mut(&index).and_then(Held::memory_mut).expect("a buffer of our own");
         buffer.as_mut()
+    }
+
+    /// Moves up to `bytes_max` of memory to the spool, which `create` makes when there is none. Buffers that a request
+    /// body shares stay. Returns the bytes of memory given up.
+    ///
+    /// # Errors
+    /// What the node's file system says; nothing is lost.
+    pub fn spill(&mut self, bytes_max: u64, create: impl FnOnce() -> io::Result<SpoolFile>) -> io::Result<u64> {
+        let spool = match &self.spool {
+            Some(spool) => Arc::clone(spool),
+            None => Arc::clone(self.spool.insert(Arc::new(create()?))),
+        };
+        let mut freed = 0;
+        for (index, held) in &mut self.buffers {
+            let Held::Memory(buffer) = held else { continue };
+            if freed >= bytes_max {
+                break;
+            }
+            if Arc::strong_count(buffer) > 1 {
+                continue;
+            }
+            let length = buffer.len() as u64;
+            spool.keep(index * BUFFER_BYTES, buffer.as_ref().as_ref())?;
+            *held = Held::Spool(length);
+            freed += length;
+        }
+        Ok(freed)
     }
 
     /// Cuts or grows the file to `size`; what comes into being reads as zeros.
@@ -245,25 +324,46 @@ impl Overlay {
     }
 
     /// Copies the dirty bytes of `range`, all of them resident, to `target` of the same length.
-    pub fn copy_to(&self, range: &Range<u64>, target: &mut [u8]) {
+    ///
+    /// # Errors
+    /// What the node's disk says of the spool.
+    pub fn copy_to(&self, range: &Range<u64>, target: &mut [u8]) -> io::Result<()> {
         let mut rest = target;
         for (index, within) in split(range) {
             let (part, behind) = rest.split_at_mut((within.end - within.start) as usize);
-            if let Some(buffer) = self.buffers.get(&index) {
-                part.copy_from_slice(&buffer.as_ref().as_ref()[within.start as usize..within.end as usize]);
+            match (self.buffers.get(&index), &self.spool) {
+                (Some(Held::Memory(buffer)), _) => {
+                    part.copy_from_slice(&buffer.as_ref().as_ref()[within.start as usize..within.end as usize]);
+                }
+                (Some(Held::Spool(_)), Some(spool)) => spool.fetch(index * BUFFER_BYTES + within.start, part)?,
+                _ => return Err(io::Error::other("dirty bytes are neither in memory nor in the spool")),
             }
             rest = behind;
         }
+        Ok(())
     }
 
-    /// Adds the dirty bytes of `range`, all of them resident, to `body`, sharing the buffers.
-    pub fn share(&self, range: &Range<u64>, body: &mut Body) {
-        for (index, within) in split(range) {
-            if let Some(buffer) = self.buffers.get(&index) {
+    /// The dirty bytes of `range`, all of them resident, for a request body.
+    #[must_use]
+    pub fn pieces(&self, range: &Range<u64>) -> Vec<Piece> {
+        let piece = |(index, within): (u64, Range<u64>)| match self.buffers.get(&index) {
+            Some(Held::Memory(buffer)) => {
                 let whole = Bytes::from_owner(Shared(Arc::clone(buffer)));
-                body.push(whole.slice(within.start as usize..within.end as usize));
+                Piece::Shared(whole.slice(within.start as usize..within.end as usize))
             }
-        }
+            _ => Piece::Spooled(index * BUFFER_BYTES + within.start..index * BUFFER_BYTES + within.end),
+        };
+        split(range).map(piece).collect()
+    }
+
+    /// The dirty bytes of `range` as a body that shares them; `None` when some are in the spool.
+    #[must_use]
+    pub fn share(&self, range: &Range<u64>) -> Option<Body> {
+        let shared = |piece| match piece {
+            Piece::Shared(bytes) => Some(bytes),
+            Piece::Spooled(_) => None,
+        };
+        self.pieces(range).into_iter().map(shared).collect()
     }
 
     /// Whether all of `range` is dirty, in memory, and not yet sent.
@@ -292,7 +392,10 @@ impl Overlay {
     #[must_use]
     pub fn fingerprint(&self, range: &Range<u64>) -> Vec<usize> {
         split(range)
-            .map(|(index, _)| self.buffers.get(&index).map_or(0, |buffer| Arc::as_ptr(buffer) as usize))
+            .map(|(index, _)| match self.buffers.get(&index) {
+                Some(Held::Memory(buffer)) => Arc::as_ptr(buffer) as usize,
+                _ => 0,
+            })
             .collect()
     }
 

@@ -66,6 +66,8 @@ enum Source {
     Layers { base: Option<Arc<Base>>, bytes: Vec<u8>, holes: Vec<Range<u64>>, start: u64 },
     /// Some of it was sent and is no longer in memory: only a commit makes it readable.
     OnlyStaged,
+    /// The node's disk does not give back what it keeps.
+    Lost(std::io::Error),
 }
 
 impl FileSystem {
@@ -95,6 +97,9 @@ impl FileSystem {
                 Source::OnlyStaged => {
                     self.commit(inode).await?;
                     continue;
+                }
+                Source::Lost(error) => {
+                    return Err(Error::new(libc::EIO, format!("cannot read the spool: {error}")));
                 }
                 Source::Base(base, range) => {
                     let result = self.read_content(&base.content, range, stream).await.map(ReadData::Cached);
@@ -186,8 +191,10 @@ fn source_of(state: &State, range: &Range<u64>) -> Source {
     let mut holes = Vec::new();
     let layers = [state.overlay.as_ref(), state.committing.as_deref()];
     let layers: Vec<&Overlay> = layers.into_iter().flatten().collect();
-    if !copy_layers(&layers, &range, range.start, &mut bytes, &mut holes) {
-        return Source::OnlyStaged;
+    match copy_layers(&layers, &range, range.start, &mut bytes, &mut holes) {
+        Ok(true) => {}
+        Ok(false) => return Source::OnlyStaged,
+        Err(error) => return Source::Lost(error),
     }
     let length = state.base.as_ref().map_or(0, |base| base.length);
     let holes = holes.into_iter().map(|hole| hole.start..hole.end.min(length)).filter(|hole| !hole.is_empty());
@@ -202,18 +209,20 @@ fn copy_layers(
     start: u64,
     bytes: &mut [u8],
     holes: &mut Vec<Range<u64>>,
-) -> bool {
+) -> std::io::Result<bool> {
     let Some((layer, below)) = layers.split_first() else {
         holes.push(range.clone());
-        return true;
+        return Ok(true);
     };
-    layer.segments(range).into_iter().all(|segment| match segment {
-        Segment::Dirty(part) => {
-            layer.copy_to(&part, &mut bytes[(part.start - start) as usize..(part.end - start) as usize]);
-            true
+    for segment in layer.segments(range) {
+        match segment {
+            Segment::Dirty(part) => {
+                layer.copy_to(&part, &mut bytes[(part.start - start) as usize..(part.end - start) as usize])?;
+            }
+            Segment::Zero(_) => {}
+            Segment::Below(part) if copy_layers(below, &part, start, bytes, holes)? => {}
+            Segment::Below(_) | Segment::Staged(_) => return Ok(false),
         }
-        Segment::Zero(_) => true,
-        Segment::Below(part) => copy_layers(below, &part, start, bytes, holes),
-        Segment::Staged(_) => false,
-    })
+    }
+    Ok(true)
 }

@@ -135,8 +135,7 @@ impl FileSystem {
                 .and_then(|base| base.blocks.as_ref())
                 .map_or(BLOCK_ID_BYTES, |blocks| block_id_length(blocks));
             let Some(overlay) = state.overlay.as_ref().filter(|overlay| overlay.is_stageable(&range)) else { return };
-            let mut body = Body::new();
-            overlay.share(&range, &mut body);
+            let Some(body) = overlay.share(&range) else { return };
             let fingerprint = overlay.fingerprint(&range);
             state.staging += 1;
             (body, fingerprint, self.writer.block_id(id_length))

@@ -7,11 +7,15 @@ use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
     inode::{Fate, Inode},
     overlay::{Overlay, WriteRefused},
+    spool::SpoolFile,
 };
 use crate::cache::{Buffer, Class, Pool};
 
 /// Largest file: 50,000 blocks of the largest block that we stage (see `stage`), and below the service's 190.7 TiB.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 40;
+/// Memory that one spill gives up: enough that the next writes do not spill again, little enough to copy in the time of
+/// a request (2 ms at 4 GiB/s).
+const SPILL_BYTES: u64 = 8 << 20;
 /// How long a writer waits for memory that others hold before it looks again whether it can make room itself.
 const MEMORY_LOOK: Duration = Duration::from_millis(50);
 
@@ -53,6 +57,9 @@ impl FileSystem {
             match refused {
                 Ok(()) => return Ok(()),
                 Err(WriteRefused::NotResident) => self.commit(inode).await?,
+                Err(WriteRefused::Spool(error)) => {
+                    return Err(Error::new(libc::EIO, format!("cannot read the spool: {error}")));
+                }
                 Err(WriteRefused::BuffersWanted) => self.fetch_buffers(inode, range, &mut buffers).await?,
             }
         }
@@ -93,15 +100,16 @@ impl FileSystem {
         }
     }
 
-    /// Gives up memory of this file: what was sent is dropped, what is on its way is waited for, and what is left is
-    /// committed. `false` when the file holds nothing that could go.
+    /// Gives up memory of this file: what was sent is dropped (unless somebody may read it), what is on its way is waited
+    /// for, what is left goes to the spool, and without one it is committed. `false` when nothing could go.
     async fn make_room(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<bool> {
         let staged = inode.staged.notified();
         tokio::pin!(staged);
         staged.as_mut().enable();
         let (freed, on_the_way, resident) = {
             let mut state = inode.state.lock();
-            let freed = state.overlay.as_mut().map_or(0, Overlay::drop_staged);
+            let droppable = state.readers == 0 || self.resources.spool.is_none();
+            let freed = state.overlay.as_mut().filter(|_| droppable).map_or(0, Overlay::drop_staged);
             let resident = state.overlay.as_ref().map_or(0, Overlay::resident_bytes);
             (freed, state.staging > 0, resident)
         };
@@ -112,12 +120,26 @@ impl FileSystem {
             staged.await;
             return Ok(true);
         }
+        if resident > 0 && self.spill(inode) > 0 {
+            return Ok(true);
+        }
         let unlinked = inode.state.lock().fate == Fate::Unlinked;
         if resident == 0 || unlinked {
             return Ok(false);
         }
         self.commit(inode).await?;
         Ok(true)
+    }
+
+    /// Moves some of the file's dirty memory to the spool. Returns the bytes of memory given up.
+    fn spill(&self, inode: &Inode) -> u64 {
+        let Some(directory) = &self.resources.spool else { return 0 };
+        let mut state = inode.state.lock();
+        let Some(overlay) = state.overlay.as_mut() else { return 0 };
+        overlay.spill(SPILL_BYTES, || SpoolFile::create(directory)).unwrap_or_else(|error| {
+            tracing::warn!("the spool in {} takes no more: {error}", directory.display());
+            0
+        })
     }
 
     /// Commits the file that holds the most dirty memory, when it is not this one: its writer may be asleep.

@@ -44,7 +44,7 @@ impl Volume {
     async fn over(store: Arc<MemoryStore>) -> Self {
         let options = CacheOptions { memory_bytes: 64 << 20, ..CacheOptions::default() };
         let cache = Cache::new(options, Handle::current());
-        let resources = Arc::new(Resources { cache, runtime: Handle::current() });
+        let resources = Arc::new(Resources { cache, spool: Some(std::env::temp_dir()), runtime: Handle::current() });
         let fs = FileSystem::open(Arc::clone(&store) as _, resources, Settings::default()).await.unwrap();
         Self { store, fs }
     }

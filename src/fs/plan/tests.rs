@@ -7,9 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    blob::Body,
     cache::{Budget, Class, Pool},
-    fs::overlay::StagedRun,
+    fs::{overlay::StagedRun, spool::SpoolFile},
 };
 
 /// Small enough that every path of the planner is met with files of a few MiB.
@@ -25,6 +24,8 @@ const LIMITS: Limits = Limits {
 enum Step {
     Write(u64, usize, u8),
     Truncate(u64),
+    /// Move this much memory to the spool.
+    Spill(u64),
     /// Send this stretch ahead, if all of it is dirty, and give its memory up or not.
     Stage(u64, u64, bool),
 }
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (position.clone(), 1usize..600 << 10, 1u8..255).prop_map(|(at, length, fill)| Step::Write(at, length, fill)),
         1 => position.clone().prop_map(Step::Truncate),
+        1 => position.clone().prop_map(Step::Spill),
         2 => (position, 1u64..2 << 20, any::<bool>()).prop_map(|(at, length, give_up)| Step::Stage(at, length, give_up)),
     ]
 }
@@ -64,10 +66,10 @@ fn bytes_of(layer: &Overlay, base: &[u8], range: &Range<u64>) -> Vec<u8> {
         match segment {
             Segment::Dirty(_) => {
                 let mut copied = vec![0; length];
-                layer.copy_to(&part, &mut copied);
-                let mut shared = Body::new();
-                layer.share(&part, &mut shared);
-                assert_eq!(shared.pieces().concat(), copied, "shared and copied bytes differ");
+                layer.copy_to(&part, &mut copied).unwrap();
+                if let Some(shared) = layer.share(&part) {
+                    assert_eq!(shared.pieces().concat(), copied, "shared and copied bytes differ");
+                }
                 bytes.extend(copied);
             }
             Segment::Below(_) => bytes.extend(&base[part.start as usize..part.end as usize]),
@@ -135,6 +137,10 @@ proptest! {
                         model.resize(model.len().max(end), 0);
                         model[at as usize..end].copy_from_slice(&data);
                     }
+                }
+                Step::Spill(bytes) => {
+                    let create = || SpoolFile::create(&std::env::temp_dir());
+                    layer.spill(bytes, create).unwrap();
                 }
                 Step::Truncate(size) => {
                     if layer.truncate(size).is_ok() {
@@ -211,8 +217,7 @@ fn a_stretch_that_was_written_again_while_it_was_sent_is_not_taken_for_sent() {
     let mut layer = Overlay::over(0);
     assert!(write(&mut layer, &pool, 0, &vec![1; 1 << 20]));
     let range = 0..1 << 20;
-    let mut body = Body::new();
-    layer.share(&range, &mut body);
+    let body = layer.share(&range).unwrap();
     let fingerprint = layer.fingerprint(&range);
     assert!(write(&mut layer, &pool, 10, &[2; 10]));
     assert_eq!(body.pieces().concat(), vec![1; 1 << 20], "what is being sent does not change under the request");
