@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Range, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 
 use crate::{blob::*, sync::Mutex};
 
@@ -38,19 +39,18 @@ impl State {
         *self.requests.entry(operation).or_default() += 1;
     }
 
-    fn find(&self, name: &str, condition: &Condition) -> Result<&Stored> {
-        let found = self.blobs.get(name);
+    fn find(&self, name: &str, condition: &Condition) -> Result<&Stored, ErrorKind> {
         self.check(name, condition)?;
-        found.ok_or_else(|| error(ErrorKind::NotFound))
+        self.blobs.get(name).ok_or(ErrorKind::NotFound)
     }
 
-    fn check(&self, name: &str, condition: &Condition) -> Result<()> {
+    fn check(&self, name: &str, condition: &Condition) -> Result<(), ErrorKind> {
         let etag = self.blobs.get(name).map(|blob| &blob.properties.etag);
         match (condition, etag) {
-            (Condition::Match(wanted), Some(etag)) if wanted != etag => Err(error(ErrorKind::Precondition)),
-            (Condition::Match(_), None) => Err(error(ErrorKind::NotFound)),
-            (Condition::Absent, Some(_)) => Err(error(ErrorKind::Precondition)),
-            (Condition::NotMatch(other), Some(etag)) if other == etag => Err(error(ErrorKind::NotModified)),
+            (Condition::Match(wanted), Some(etag)) if wanted != etag => Err(ErrorKind::Precondition),
+            (Condition::Match(_), None) => Err(ErrorKind::NotFound),
+            (Condition::Absent, Some(_)) => Err(ErrorKind::Precondition),
+            (Condition::NotMatch(other), Some(etag)) if other == etag => Err(ErrorKind::NotModified),
             _ => Ok(()),
         }
     }
@@ -120,20 +120,22 @@ impl BlobStore for MemoryStore {
         tokio::task::yield_now().await;
         let mut state = self.state.lock();
         state.count("get");
-        let blob = state.find(name.as_str(), condition)?;
+        let blob = state.find(name.as_str(), condition).map_err(error)?;
         let length = blob.bytes.len() as u64;
         let range = range.start.min(length)..range.end.min(length);
         let bytes = blob.bytes.slice(range.start as usize..range.end as usize);
-        let chunks =
-            (0..bytes.len()).step_by(CHUNK_BYTES).map(move |at| Ok(bytes.slice(at..bytes.len().min(at + CHUNK_BYTES))));
-        let body: BodyStream = Box::pin(futures::stream::iter(chunks.collect::<Vec<_>>()));
+        let chunks: Vec<Bytes> = (0..bytes.len())
+            .step_by(CHUNK_BYTES)
+            .map(|at| bytes.slice(at..bytes.len().min(at + CHUNK_BYTES)))
+            .collect();
+        let body: BodyStream = Box::pin(futures::stream::iter(chunks).map(Ok));
         Ok(Download { properties: blob.properties.clone(), range, body })
     }
 
     async fn head(&self, name: &BlobName, condition: &Condition) -> Result<BlobProperties> {
         let mut state = self.state.lock();
         state.count("head");
-        state.find(name.as_str(), condition).map(|blob| blob.properties.clone())
+        state.find(name.as_str(), condition).map(|blob| blob.properties.clone()).map_err(error)
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
@@ -169,7 +171,7 @@ impl BlobStore for MemoryStore {
     async fn put_blob(&self, name: &BlobName, body: Body, options: &WriteOptions) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("put_blob");
-        state.check(name.as_str(), &options.condition)?;
+        state.check(name.as_str(), &options.condition).map_err(error)?;
         Ok(state.write(name.as_str(), Vec::new(), flatten(&body), options))
     }
 
@@ -187,7 +189,7 @@ impl BlobStore for MemoryStore {
     async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("put_block_list");
-        state.check(name.as_str(), &options.condition)?;
+        state.check(name.as_str(), &options.condition).map_err(error)?;
         let staged = state.staged.get(name.as_str());
         let old = state.blobs.get(name.as_str());
         let find = |id: &BlockId| {
@@ -203,7 +205,7 @@ impl BlobStore for MemoryStore {
 
     async fn get_block_list(&self, name: &BlobName) -> Result<BlockList> {
         let state = self.state.lock();
-        let blob = state.find(name.as_str(), &Condition::None)?;
+        let blob = state.find(name.as_str(), &Condition::None).map_err(error)?;
         let block = |(id, bytes): &(BlockId, Bytes)| CommittedBlock { id: id.clone(), length: bytes.len() as u64 };
         let (etag, length) = (blob.properties.etag.clone(), blob.properties.length);
         Ok(BlockList { etag, length, committed: blob.blocks.iter().map(block).collect() })
@@ -218,8 +220,8 @@ impl BlobStore for MemoryStore {
     ) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("copy");
-        state.check(name.as_str(), destination)?;
-        let mut copy = state.find(source.as_str(), &Condition::Match(source_version.clone()))?.clone();
+        state.check(name.as_str(), destination).map_err(error)?;
+        let mut copy = state.find(source.as_str(), &Condition::Match(source_version.clone())).map_err(error)?.clone();
         let committed = state.stamp();
         copy.properties.etag = committed.etag.clone();
         copy.properties.last_modified = committed.last_modified;
@@ -230,7 +232,7 @@ impl BlobStore for MemoryStore {
     async fn delete(&self, name: &BlobName, condition: &Condition) -> Result<()> {
         let mut state = self.state.lock();
         state.count("delete");
-        state.find(name.as_str(), condition)?;
+        state.find(name.as_str(), condition).map_err(error)?;
         state.blobs.remove(name.as_str());
         Ok(())
     }
@@ -238,7 +240,7 @@ impl BlobStore for MemoryStore {
     async fn set_metadata(&self, name: &BlobName, metadata: &Metadata, condition: &Condition) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("set_metadata");
-        state.find(name.as_str(), condition)?;
+        state.find(name.as_str(), condition).map_err(error)?;
         let committed = state.stamp();
         if let Some(blob) = state.blobs.get_mut(name.as_str()) {
             blob.properties.metadata = metadata.clone();
