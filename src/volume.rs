@@ -1,3 +1,4 @@
 //! Volumes of this node.
 pub mod bind;
 pub mod mountinfo;
+pub mod options;
