@@ -21,6 +21,8 @@ mod reader;
 mod registry;
 mod slices;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};

@@ -42,8 +42,8 @@ pub struct BlockCache {
     insertions: AtomicU64,
     /// Number of blocks.
     blocks: AtomicUsize,
-    /// Where the last reclaim stopped, so that shards take turns.
-    reclaim_from: AtomicUsize,
+    /// Counts uses: tells which shard has the coldest block.
+    uses: AtomicU64,
     /// Blocks dropped for memory.
     evictions: AtomicU64,
     /// Blocks dropped for memory that were fetched ahead and never read.
@@ -65,6 +65,8 @@ struct Entry {
     )]
     content: Arc<Content>,
     since: Instant,
+    /// `BlockCache::uses` when it was used last.
+    used: u64,
 }
 
 /// Counters of the block cache.
@@ -94,7 +96,7 @@ impl BlockCache {
             hasher: RandomState::new(),
             insertions: AtomicU64::new(0),
             blocks: AtomicUsize::new(0),
-            reclaim_from: AtomicUsize::new(0),
+            uses: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             wasted: AtomicU64::new(0),
         }
@@ -110,7 +112,8 @@ impl BlockCache {
         let now = self.insertions.load(Ordering::Relaxed);
         // Requests of one scan reach a block within fewer insertions than an eighth of the cache (a guess).
         let correlated = self.blocks.load(Ordering::Relaxed) as u64 / 8 + 2;
-        let block = self.shard(&(id, index)).lock().touch(&(id, index), now, correlated)?;
+        let used = self.uses.fetch_add(1, Ordering::Relaxed);
+        let block = self.shard(&(id, index)).lock().touch(&(id, index), Use { used, now, correlated })?;
         block.mark_read();
         Some(block)
     }
@@ -130,7 +133,8 @@ impl BlockCache {
         }
         block.inserted.store(self.insertions.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         self.blocks.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { block: Arc::clone(&block), content: Arc::clone(content), since: Instant::now() };
+        let used = self.uses.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { block: Arc::clone(&block), content: Arc::clone(content), since: Instant::now(), used };
         let list = if block.is_unread() { &mut shard.ahead } else { &mut shard.probation };
         list.put(key, entry);
         block
@@ -142,7 +146,7 @@ impl BlockCache {
         let mut shard = self.shard(&key).lock();
         if let Some(entry) = shard.ahead.pop(&key) {
             entry.block.mark_read();
-            shard.probation.put(key, entry);
+            shard.probation.put(key, Entry { used: 0, ..entry });
             shard.probation.demote(&key);
         }
     }
@@ -182,18 +186,20 @@ impl BlockCache {
         }
     }
 
-    /// Evicts from all shards in turn, each giving one block of one list, until `bytes` are freed or all have nothing
-    /// left to give.
+    /// Evicts the coldest blocks of one list until `bytes` are freed or there is nothing left to give. The coldest of all
+    /// shards goes, not of one shard after another: in a small cache a shard's only block may be in use.
     fn evict(&self, bytes: u64, list: List) -> u64 {
-        let (mut freed, mut empty_shards) = (0, 0);
-        while freed < bytes && empty_shards < SHARDS {
-            let at = self.reclaim_from.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut freed = 0;
+        let mut exhausted = [false; SHARDS];
+        while freed < bytes {
+            let coldest = (0..SHARDS).filter(|at| !exhausted[*at]);
+            let coldest = coldest.filter_map(|at| Some((self.shards[at].lock().coldest_use(list)?, at))).min();
+            let Some((_, at)) = coldest else { break };
             let victim = self.shards[at].lock().pop_victim(list);
             let Some(victim) = victim else {
-                empty_shards += 1;
+                exhausted[at] = true;
                 continue;
             };
-            empty_shards = 0;
             freed += victim.block.capacity();
             self.blocks.fetch_sub(1, Ordering::Relaxed);
             self.evictions.fetch_add(1, Ordering::Relaxed);
@@ -236,6 +242,17 @@ enum List {
     Ahead,
 }
 
+/// One use of a block.
+#[derive(Clone, Copy)]
+struct Use {
+    /// Place in the order of uses.
+    used: u64,
+    /// Insertions so far.
+    now: u64,
+    /// Within so many insertions uses belong to one scan.
+    correlated: u64,
+}
+
 impl Shard {
     fn peek(&self, key: &Key) -> Option<Arc<Block>> {
         let lists = [&self.probation, &self.protected, &self.ahead];
@@ -247,14 +264,16 @@ impl Shard {
         lists.into_iter().find_map(|list| list.pop(key))
     }
 
-    /// A use of the block at the time `now` (in insertions).
-    fn touch(&mut self, key: &Key, now: u64, correlated: u64) -> Option<Arc<Block>> {
-        if let Some(entry) = self.protected.get(key) {
+    /// A use of the block.
+    fn touch(&mut self, key: &Key, access: Use) -> Option<Arc<Block>> {
+        if let Some(entry) = self.protected.get_mut(key) {
+            entry.used = access.used;
             return Some(Arc::clone(&entry.block));
         }
-        if let Some(entry) = self.probation.get(key) {
+        if let Some(entry) = self.probation.get_mut(key) {
+            entry.used = access.used;
             let block = Arc::clone(&entry.block);
-            if now.saturating_sub(block.inserted.load(Ordering::Relaxed)) > correlated
+            if access.now.saturating_sub(block.inserted.load(Ordering::Relaxed)) > access.correlated
                 && let Some(entry) = self.probation.pop(key)
             {
                 self.protected.put(*key, entry);
@@ -265,9 +284,22 @@ impl Shard {
         let entry = self.ahead.pop(key)?;
         let block = Arc::clone(&entry.block);
         // It was fetched some time before; its first use is its arrival.
-        block.inserted.store(now, Ordering::Relaxed);
-        self.probation.put(*key, entry);
+        block.inserted.store(access.now, Ordering::Relaxed);
+        self.probation.put(*key, Entry { used: access.used, ..entry });
         Some(block)
+    }
+
+    fn list(&mut self, list: List) -> &mut LruCache<Key, Entry> {
+        match list {
+            List::Probation => &mut self.probation,
+            List::Protected => &mut self.protected,
+            List::Ahead | List::AheadStale => &mut self.ahead,
+        }
+    }
+
+    /// When the coldest block of the list was used.
+    fn coldest_use(&mut self, list: List) -> Option<u64> {
+        self.list(list).peek_lru().map(|(_, entry)| entry.used)
     }
 
     fn bound_protected(&mut self) {
@@ -281,11 +313,7 @@ impl Shard {
     /// The coldest block of a list that nobody holds and nothing fills. Pinned ones met on the way become the warmest:
     /// they are in use now.
     fn pop_victim(&mut self, list: List) -> Option<Entry> {
-        let blocks = match list {
-            List::Probation => &mut self.probation,
-            List::Protected => &mut self.protected,
-            List::Ahead | List::AheadStale => &mut self.ahead,
-        };
+        let blocks = self.list(list);
         for _ in 0..blocks.len() {
             if matches!(list, List::AheadStale)
                 && blocks.peek_lru().is_some_and(|(_, e)| e.since.elapsed() < AHEAD_STALE)

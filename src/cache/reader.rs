@@ -75,7 +75,7 @@ impl Shared {
             let _ = self.blocks.read(content.id(), index);
         }
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
-        stream.advance(content, &range, false);
+        stream.advance(content, &range, false, answer.last_block());
         Some(answer)
     }
 
@@ -98,7 +98,7 @@ impl Shared {
                 if !ready && fetching.is_empty() {
                     self.counters.joins.fetch_add(1, Ordering::Relaxed);
                 }
-                stream.advance(content, &range, !ready);
+                stream.advance(content, &range, !ready, pins.last().map(|pin| &pin.block));
             }
             if wait(&pins, fetching).await? {
                 let mut answer = CachedBytes::default();

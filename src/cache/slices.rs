@@ -29,6 +29,11 @@ impl CachedBytes {
         self.slices.push(Slice { block, range });
     }
 
+    /// The block where it ends.
+    pub(super) fn last_block(&self) -> Option<&Arc<Block>> {
+        self.slices.last().map(|slice| &slice.block)
+    }
+
     /// Bytes in it.
     #[must_use]
     pub fn len(&self) -> usize {

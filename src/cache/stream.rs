@@ -44,6 +44,9 @@ const ELSEWHERE_READS_MAX: u64 = 16;
 /// at once, and session threads take them in any order.
 const DISORDER_READS: u64 = 2;
 
+/// Half-read blocks of all streams pin at most one part in this many of the memory (a guess).
+const CURRENT_SHARE: u64 = 3;
+
 /// What one open handle reads in order. Dropping it cancels what is being fetched ahead.
 pub struct ReadStream {
     shared: Weak<Shared>,
@@ -83,6 +86,8 @@ struct Window {
     grow_at: u64,
     /// GETs under way or done, with the end of their range.
     parts: VecDeque<(u64, AbortHandle)>,
+    /// The block that is half read: pinned, since a reader that stands still for a moment must not find it evicted.
+    current: Option<Arc<Block>>,
 }
 
 /// Counts a living window, so that all share the memory.
@@ -105,8 +110,8 @@ impl ReadStream {
     }
 
     /// Notes a read of `range` and fetches ahead if it is in order. `waited`: the bytes were not there.
-    /// Noting the same read twice does no harm.
-    pub(super) fn advance(&self, content: &Arc<Content>, range: &Range<u64>, waited: bool) {
+    /// `last`: the block where the read ends. Noting the same read twice does no harm.
+    pub(super) fn advance(&self, content: &Arc<Content>, range: &Range<u64>, waited: bool, last: Option<&Arc<Block>>) {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -123,6 +128,9 @@ impl ReadStream {
                 cursor.run += u64::from(range.end > cursor.next);
                 cursor.next = cursor.next.max(range.end);
                 cursor.fetch_ahead(&shared, content, waited);
+                if let Some(window) = &mut cursor.window {
+                    window.keep(&shared, range.end, last);
+                }
             }
             None => {
                 state.start_cursor(Cursor {
@@ -208,6 +216,7 @@ impl Window {
             issued: next,
             grow_at: next,
             parts: VecDeque::new(),
+            current: None,
         }
     }
 
@@ -220,6 +229,14 @@ impl Window {
         let windows = self.active.0.load(Ordering::Relaxed).max(1) as u64;
         let share = shared.pool.budget().limit_bytes(Class::Prefetch) / windows;
         self.target = self.target.min(shared.read_ahead_bytes).min(share).max(WINDOW_BYTES_MIN);
+    }
+
+    /// Pins the block that the reader is in the middle of, while all windows together pin a small part of the memory.
+    fn keep(&mut self, shared: &Shared, read_end: u64, last: Option<&Arc<Block>>) {
+        let windows = self.active.0.load(Ordering::Relaxed) as u64;
+        let few = windows * BLOCK_BYTES <= shared.pool.budget().pool_bytes() / CURRENT_SHARE;
+        let half_read = !read_end.is_multiple_of(BLOCK_BYTES);
+        self.current = last.filter(|_| few && half_read).cloned();
     }
 
     /// Issues GETs until the window is full, each as large as the window allows.

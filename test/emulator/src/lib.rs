@@ -1,1 +1,47 @@
-//! An in-memory Blob service, good enough to develop, demonstrate and benchmark against.
+//! An in-memory Blob service, good enough to develop, demonstrate and benchmark against. It depends on nothing of the
+//! driver, so that the driver is measured against something that does not share its mistakes.
+//!
+//! ```text
+//! emulator, control, main       start it, turn its knobs, look inside
+//!   server                      accept, pace, authorise, inject faults, read bodies, count
+//!     auth (shared_key, sas)    who may do what
+//!     operation, call, query    what is asked
+//!     blob (block, append, page, read, properties), copy, list, container, lease, conditions
+//!                               what the service does
+//!       state, data             what it holds
+//!     answer, error, xml, date  what it says
+//!   settings, faults, counters, connection
+//!                               the knobs and what they turn
+//! conformance                   requests and expected answers, for this emulator and for any other server
+//! ```
+
+mod answer;
+mod auth;
+mod blob;
+mod call;
+mod conditions;
+mod connection;
+mod container;
+mod control;
+mod copy;
+mod counters;
+mod data;
+mod date;
+mod emulator;
+mod error;
+mod faults;
+mod lease;
+mod list;
+mod operation;
+mod query;
+mod server;
+mod settings;
+mod state;
+mod xml;
+
+pub use counters::{CountersView, OperationCounters, RequestRecord};
+pub use emulator::{Emulator, EmulatorError};
+pub use faults::{FaultKind, FaultRule};
+pub use operation::Operation;
+pub use settings::{Settings, parse_rate};
+pub use state::{DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, PublicAccess};

@@ -1,0 +1,428 @@
+//! The emulator as a value: started by a test or a demo, looked into and turned while it runs, gone with its drop.
+//! Must not know HTTP.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    blob::{Blob, ContentHeaders, Kind},
+    call::{Metadata, Payload},
+    counters::{CountersView, RequestRecord},
+    data::Data,
+    faults::FaultRule,
+    lease::Lease,
+    server::{Service, serve},
+    settings::Settings,
+    state::{Account, Container, DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, PublicAccess, Stamps, State},
+};
+
+/// Longest wait for connections to end when the emulator stops. Nothing they do is worth more.
+const STOP_WAIT: Duration = Duration::from_millis(200);
+
+/// Why an emulator cannot be started or changed.
+#[derive(Debug, Error)]
+pub enum EmulatorError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread or runtime.
+    #[error("cannot start the emulator's runtime")]
+    Runtime(#[source] io::Error),
+    /// A name that no account can have.
+    #[error("\"{0}\" is no account name: it has 3 to 24 lower-case letters and digits")]
+    AccountName(String),
+    /// A key that is no base64.
+    #[error("the key of account {0} is not base64")]
+    Key(String),
+    /// No such container.
+    #[error("there is no container {0}; create it first")]
+    NoContainer(String),
+}
+
+/// A running emulator.
+pub struct Emulator {
+    service: Arc<Service>,
+    address: SocketAddr,
+    running: Running,
+}
+
+/// What runs it, and ends it when dropped.
+enum Running {
+    Thread(Option<oneshot::Sender<()>>, Option<thread::JoinHandle<()>>),
+    Task(JoinHandle<()>),
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        match self {
+            Self::Thread(stop, thread) => {
+                if let Some(stop) = stop.take() {
+                    // The thread may have ended by itself; then nobody receives this.
+                    let _ = stop.send(());
+                }
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
+            }
+            Self::Task(task) => task.abort(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulator").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Emulator {
+    /// Starts one on a free port of the loopback interface, with a runtime and threads of its own.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Listen`], [`EmulatorError::Runtime`].
+    pub fn start(settings: Settings) -> Result<Self, EmulatorError> {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), settings)
+    }
+
+    /// Starts one at an address, with a runtime and threads of its own.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Listen`], [`EmulatorError::Runtime`].
+    pub fn start_at(address: SocketAddr, settings: Settings) -> Result<Self, EmulatorError> {
+        let (listener, address) = listen(address)?;
+        let service = new_service(settings);
+        let (stop, stopped) = oneshot::channel();
+        let (failed, failure) = mpsc::channel();
+        let shared = Arc::clone(&service);
+        let thread = thread::Builder::new().name("blob-emulator".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8)))
+                .thread_name("blob-emulator")
+                .enable_all()
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = failed.send(error);
+                    return;
+                }
+            };
+            drop(failed);
+            runtime.block_on(async move {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => tokio::select! { () = serve(listener, shared) => {}, _ = stopped => {} },
+                    Err(error) => tracing::error!(%error, "cannot use the listening socket"),
+                }
+            });
+            runtime.shutdown_timeout(STOP_WAIT);
+        });
+        let thread = thread.map_err(EmulatorError::Runtime)?;
+        let running = Running::Thread(Some(stop), Some(thread));
+        match failure.recv() {
+            Ok(error) => Err(EmulatorError::Runtime(error)),
+            Err(mpsc::RecvError) => Ok(Self { service, address, running }),
+        }
+    }
+
+    /// Starts one on a runtime that is there. Connections end with that runtime.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Listen`].
+    pub fn start_on(runtime: &Handle, address: SocketAddr, settings: Settings) -> Result<Self, EmulatorError> {
+        let (listener, address) = listen(address)?;
+        let service = new_service(settings);
+        let shared = Arc::clone(&service);
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).map_err(|source| EmulatorError::Listen { address, source })?
+        };
+        let task = runtime.spawn(serve(listener, shared));
+        Ok(Self { service, address, running: Running::Task(task) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of the default account: `http://127.0.0.1:PORT/devstoreaccount1`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.endpoint_of(DEVELOPMENT_ACCOUNT)
+    }
+
+    /// The URL of an account.
+    #[must_use]
+    pub fn endpoint_of(&self, account: &str) -> String {
+        format!("http://{}/{account}", self.address)
+    }
+
+    /// Name of the default account.
+    #[must_use]
+    pub fn account(&self) -> &'static str {
+        DEVELOPMENT_ACCOUNT
+    }
+
+    /// First key of the default account, in base64.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let state = self.service.state.lock();
+        state.accounts.get(DEVELOPMENT_ACCOUNT).map(|account| account.keys[0].clone()).unwrap_or_default()
+    }
+
+    /// Connection string of the default account.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        format!(
+            "DefaultEndpointsProtocol=http;AccountName={DEVELOPMENT_ACCOUNT};AccountKey={};BlobEndpoint={};",
+            self.key(),
+            self.endpoint()
+        )
+    }
+
+    /// Adds an account, or gives an existing one a new key: the old one stops working at once.
+    ///
+    /// # Errors
+    /// [`EmulatorError::AccountName`], [`EmulatorError::Key`].
+    pub fn set_key(&self, account: &str, key: &str) -> Result<(), EmulatorError> {
+        set_key(&self.service, account, key)
+    }
+
+    /// Gives the default account a new random key and returns it. The old one stops working at once.
+    #[must_use]
+    pub fn rotate_key(&self) -> String {
+        let bytes: Vec<u8> = (0..4).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
+        let key = STANDARD.encode(bytes);
+        let mut state = self.service.state.lock();
+        if let Some(account) = state.accounts.get_mut(DEVELOPMENT_ACCOUNT) {
+            account.keys = [key.clone(), key.clone()];
+        }
+        key
+    }
+
+    /// Creates a container of the default account, if it is not there yet.
+    pub fn create_container(&self, name: &str) {
+        self.with_account(|account, stamps, now| {
+            account.containers.entry(name.to_owned()).or_insert_with(|| {
+                let (etag, modified) = stamps.change(now);
+                Container { etag, modified: Some(modified), ..Container::default() }
+            });
+        });
+    }
+
+    /// Deletes a container of the default account, if it is there.
+    pub fn delete_container(&self, name: &str) {
+        self.with_account(|account, _, _| drop(account.containers.remove(name)));
+    }
+
+    /// Sets who may read a container without credentials.
+    ///
+    /// # Errors
+    /// [`EmulatorError::NoContainer`].
+    pub fn set_public_access(&self, container: &str, access: PublicAccess) -> Result<(), EmulatorError> {
+        self.with_container(container, |container, _, _| container.public = access)
+    }
+
+    /// Names of the containers of the default account.
+    #[must_use]
+    pub fn containers(&self) -> Vec<String> {
+        self.with_account(|account, _, _| account.containers.keys().cloned().collect())
+    }
+
+    /// Writes a blob as another client would with one Put Blob, and returns its ETag.
+    ///
+    /// # Errors
+    /// [`EmulatorError::NoContainer`].
+    pub fn put(
+        &self,
+        container: &str,
+        name: &str,
+        bytes: impl Into<Bytes>,
+        metadata: &[(&str, &str)],
+    ) -> Result<String, EmulatorError> {
+        let payload = Payload::of(Data::from_parts([bytes.into()]), true);
+        let metadata: Metadata =
+            metadata.iter().map(|&(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        self.with_container(container, |container, stamps, now| {
+            let (etag, modified) = stamps.change(now);
+            let blob = Blob {
+                kind: Kind::Block(Vec::new()),
+                data: payload.data,
+                headers: ContentHeaders { md5: payload.md5, ..ContentHeaders::default() },
+                metadata,
+                etag: etag.clone(),
+                modified,
+                created: modified,
+                tier: None,
+                tier_changed: None,
+                tags: Vec::new(),
+                lease: Lease::default(),
+                copy: None,
+            };
+            container.staged.remove(name);
+            container.blobs.insert(name.to_owned(), blob);
+            etag
+        })
+    }
+
+    /// Removes a blob as another client would; whether it was there.
+    pub fn delete(&self, container: &str, name: &str) -> bool {
+        self.with_container(container, |container, _, _| container.blobs.remove(name).is_some()).unwrap_or(false)
+    }
+
+    /// The bytes of a blob, if it is there.
+    #[must_use]
+    pub fn get(&self, container: &str, name: &str) -> Option<Vec<u8>> {
+        self.with_blob(container, name, |blob| blob.data.clone()).map(|data| data.to_vec())
+    }
+
+    /// The user metadata of a blob, if it is there.
+    #[must_use]
+    pub fn metadata(&self, container: &str, name: &str) -> Option<Metadata> {
+        self.with_blob(container, name, |blob| blob.metadata.clone())
+    }
+
+    /// The ETag of a blob, if it is there.
+    #[must_use]
+    pub fn etag(&self, container: &str, name: &str) -> Option<String> {
+        self.with_blob(container, name, |blob| blob.etag.clone())
+    }
+
+    /// Decoded ids and sizes of the committed blocks of a blob, if it is there.
+    #[must_use]
+    pub fn committed_blocks(&self, container: &str, name: &str) -> Option<Vec<(Vec<u8>, u64)>> {
+        self.with_blob(container, name, |blob| match &blob.kind {
+            Kind::Block(blocks) => blocks.iter().map(|block| (block.id.clone(), block.data.len())).collect(),
+            Kind::Append(_) | Kind::Page(..) => Vec::new(),
+        })
+    }
+
+    /// How many uncommitted blocks a name has.
+    #[must_use]
+    pub fn uncommitted_blocks(&self, container: &str, name: &str) -> usize {
+        let count = |container: &mut Container| container.staged.get(name).map_or(0, |staged| staged.len());
+        self.with_container(container, |container, _, _| count(container)).unwrap_or(0)
+    }
+
+    /// Names of all blobs of a container, in order. Empty if there is no such container.
+    #[must_use]
+    pub fn names(&self, container: &str) -> Vec<String> {
+        self.with_container(container, |container, _, _| container.blobs.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Changes settings, for connections that exist as well.
+    pub fn settings(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = (*self.service.settings()).clone();
+        change(&mut settings);
+        self.service.apply(settings);
+    }
+
+    /// Adds a fault rule behind those that are there.
+    pub fn fault(&self, rule: FaultRule) {
+        self.settings(|settings| settings.faults.push(rule));
+    }
+
+    /// Removes all fault rules.
+    pub fn clear_faults(&self) {
+        self.settings(|settings| settings.faults.clear());
+    }
+
+    /// A look at the counters.
+    #[must_use]
+    pub fn counters(&self) -> CountersView {
+        self.service.counters.view()
+    }
+
+    /// Sets the counters to zero.
+    pub fn reset_counters(&self) {
+        self.service.counters.reset();
+    }
+
+    /// The last requests, oldest first; as many as the setting `request_log` says.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.service.counters.log()
+    }
+
+    /// Waits until the emulator ends by itself: for the binary.
+    pub fn wait(mut self) {
+        if let Running::Thread(_, thread) = &mut self.running
+            && let Some(thread) = thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+
+    fn with_account<T>(&self, act: impl FnOnce(&mut Account, &mut Stamps, time::OffsetDateTime) -> T) -> T {
+        let now = self.service.now();
+        let mut state = self.service.state.lock();
+        let State { accounts, stamps } = &mut *state;
+        let account = accounts.entry(DEVELOPMENT_ACCOUNT.to_owned()).or_insert_with(|| Account::new(DEVELOPMENT_KEY));
+        act(account, stamps, now)
+    }
+
+    fn with_container<T>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&mut Container, &mut Stamps, time::OffsetDateTime) -> T,
+    ) -> Result<T, EmulatorError> {
+        self.with_account(|account, stamps, now| {
+            let container = account.containers.get_mut(name);
+            let container = container.ok_or_else(|| EmulatorError::NoContainer(name.to_owned()))?;
+            container.settle(stamps, now);
+            Ok(act(container, stamps, now))
+        })
+    }
+
+    fn with_blob<T>(&self, container: &str, name: &str, look: impl FnOnce(&Blob) -> T) -> Option<T> {
+        self.with_container(container, |container, _, _| container.blobs.get(name).map(look)).ok().flatten()
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), EmulatorError> {
+    let failed = |source| EmulatorError::Listen { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let actual = listener.local_addr().map_err(failed)?;
+    Ok((listener, actual))
+}
+
+fn new_service(settings: Settings) -> Arc<Service> {
+    let accounts = [(DEVELOPMENT_ACCOUNT.to_owned(), Account::new(DEVELOPMENT_KEY))].into();
+    let state = State { accounts, stamps: Stamps::new(time::OffsetDateTime::now_utc()) };
+    Arc::new(Service::new(state, settings))
+}
+
+/// Adds an account or replaces its key.
+///
+/// # Errors
+/// [`EmulatorError::AccountName`], [`EmulatorError::Key`].
+pub(crate) fn set_key(service: &Service, account: &str, key: &str) -> Result<(), EmulatorError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if !(3..=24).contains(&account.len()) || !account.chars().all(plain) {
+        return Err(EmulatorError::AccountName(account.to_owned()));
+    }
+    if STANDARD.decode(key).is_err() || key.is_empty() {
+        return Err(EmulatorError::Key(account.to_owned()));
+    }
+    let mut state = service.state.lock();
+    let entry = state.accounts.entry(account.to_owned()).or_insert_with(|| Account::new(key));
+    entry.keys = [key.to_owned(), key.to_owned()];
+    Ok(())
+}
