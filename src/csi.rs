@@ -7,11 +7,19 @@
 //! - A failure is one sentence with its fix; codes are chosen in `status` alone.
 //! - No secret in an answer or a log.
 
+pub mod capability;
+pub mod container_name;
+pub mod controller;
 pub mod error;
 pub mod identity;
 pub mod in_flight;
+pub mod node;
+pub mod parameters;
+pub mod plugin;
 pub mod proto;
 pub mod registration;
+pub mod request;
+pub mod secrets;
 pub mod server;
 pub mod status;
 pub mod volume_id;

@@ -1,4 +1,26 @@
-//! Volumes of this node.
+//! Volumes of this node: what to mount, what is mounted where, and how it is taken down again.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`spec`] | what a volume is, before anything is touched |
+//! | [`core`] | credential, store and file system of a volume, once a node |
+//! | [`registry`] | what is staged and published where |
+//! | [`options`] | mount options, in every form that people write them |
+//! | [`mountinfo`] | the kernel's table of mounts, read without touching one |
+//! | [`bind`] | bind mounts and unmounting, bounded in time |
+//! | [`error`] | what went wrong, in a sentence with the fix |
+//!
+//! No gRPC type and no Kubernetes name may appear here.
+
 pub mod bind;
+pub mod core;
+pub mod error;
 pub mod mountinfo;
 pub mod options;
+pub mod registry;
+pub mod spec;
+
+pub use core::{Refresh, Shared};
+pub use error::{Error, ErrorKind, Result};
+pub use registry::{Condition, Outcome, PublishOptions, Registry};
+pub use spec::VolumeSpec;

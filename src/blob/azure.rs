@@ -151,6 +151,14 @@ impl AzureStore {
         Self { shared: Arc::clone(&self.shared), limits }
     }
 
+    /// Replaces the metadata of the container. Not part of [`BlobStore`]: only provisioning needs it.
+    ///
+    /// # Errors
+    /// `ContainerNotFound`, `Denied`.
+    pub async fn set_container_metadata(&self, metadata: &Metadata) -> Result<()> {
+        container::set_metadata(self, metadata).await
+    }
+
     /// Where it is.
     #[must_use]
     pub fn location(&self) -> &Location {

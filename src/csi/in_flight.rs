@@ -26,6 +26,9 @@ use super::error::{Error, ErrorKind, Result};
 /// A running operation that can be awaited by several callers.
 type Running<T> = Shared<BoxFuture<'static, Result<T>>>;
 
+/// Running operations by (volume, fingerprint of the request).
+type RunningTable<T> = Arc<Mutex<HashMap<(String, u64), Running<T>>>>;
+
 /// Turns of volumes: one lane a volume id, shared by all kinds of calls.
 #[derive(Clone, Default)]
 pub struct Lanes {
@@ -49,8 +52,8 @@ impl Lanes {
 /// The running calls of one kind, whose answer is a `T`.
 pub struct InFlight<T> {
     lanes: Lanes,
-    /// Keyed by (volume, fingerprint of the request). Guards the map only; nothing awaits inside.
-    running: Arc<Mutex<HashMap<(String, u64), Running<T>>>>,
+    /// Guards the map only; nothing awaits inside.
+    running: RunningTable<T>,
     /// Seeded once a process: a fingerprint is no digest of the secrets in a request that could be tried out elsewhere.
     fingerprints: RandomState,
 }
@@ -110,7 +113,7 @@ impl<T: Clone + Send + Sync + 'static> InFlight<T> {
 }
 
 struct RemoveOnDrop<T> {
-    running: Arc<Mutex<HashMap<(String, u64), Running<T>>>>,
+    running: RunningTable<T>,
     key: (String, u64),
 }
 

@@ -27,6 +27,16 @@ pub(super) async fn create(store: &AzureStore, wanted: &Metadata) -> Result<()> 
     }
 }
 
+/// Replaces the container's metadata. Doing it twice comes to the same, so a try that got lost is simply repeated.
+pub(super) async fn set_metadata(store: &AzureStore, wanted: &Metadata) -> Result<()> {
+    let call = store
+        .container_call("Set Container Metadata", Method::Put)?
+        .query("restype", "container")
+        .query("comp", "metadata")
+        .metadata(wanted);
+    store.engine().ask(&call, &store.limits).await.map(drop)
+}
+
 pub(super) async fn delete(store: &AzureStore) -> Result<()> {
     let call = store.container_call("Delete Container", Method::Delete)?.query("restype", "container");
     match store.engine().run(&call, &store.limits).await {

@@ -1,0 +1,297 @@
+//! The Node service: reads the kubelet's requests and lets the registry do them, each in its volume's turn.
+//!
+//! Stage and inline publish bring everything that a mount needs. Publish of a staged volume only binds; secrets that come
+//! with it (nodePublishSecretRef, repeated every minute or two where the CSIDriver says requiresRepublish) refresh the
+//! credential in place. A republish of a working mount never fails.
+
+use std::{path::Path, sync::Arc};
+
+use tonic::{Request, Response, Status, async_trait};
+
+use super::{
+    capability::Access,
+    error::{Error, ErrorKind, Result},
+    in_flight::{InFlight, Lanes},
+    parameters::Parameters,
+    proto::v1::{
+        NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
+        NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+        NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
+        NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
+        NodeUnstageVolumeResponse, VolumeCondition, VolumeUsage, node_server,
+        node_service_capability::{self, Rpc, rpc},
+        volume_usage::Unit,
+    },
+    request::{Defaults, MountRequest, require},
+    status::answer,
+};
+use crate::volume::{self, Outcome, PublishOptions, Registry};
+
+/// What this service can do, and nothing else is offered.
+const CAPABILITIES: [rpc::Type; 6] = [
+    rpc::Type::StageUnstageVolume,
+    rpc::Type::GetVolumeStats,
+    rpc::Type::VolumeCondition,
+    rpc::Type::VolumeMountGroup,
+    rpc::Type::SingleNodeMultiWriter,
+    rpc::Type::ExpandVolume,
+];
+
+/// The service. Cloning shares it.
+#[derive(Clone)]
+pub struct Node {
+    defaults: Arc<Defaults>,
+    node_id: String,
+    registry: Arc<Registry>,
+    stages: Arc<InFlight<Outcome>>,
+    publishes: Arc<InFlight<Outcome>>,
+    endings: Arc<InFlight<()>>,
+}
+
+impl Node {
+    /// The service of the node `node_id`.
+    pub fn new(defaults: Defaults, node_id: impl Into<String>, registry: Arc<Registry>) -> Self {
+        let lanes = Lanes::default();
+        Self {
+            defaults: Arc::new(defaults),
+            node_id: node_id.into(),
+            registry,
+            stages: Arc::new(InFlight::new(lanes.clone())),
+            publishes: Arc::new(InFlight::new(lanes.clone())),
+            endings: Arc::new(InFlight::new(lanes)),
+        }
+    }
+
+    async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
+        require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
+        let access = Access::read(request.volume_capability.as_ref())?;
+        let spec = MountRequest {
+            volume_id: &request.volume_id,
+            attributes: &Parameters::of_volume(&request.volume_context)?,
+            secrets: &request.secrets,
+            access: &access,
+        }
+        .spec(&self.defaults)?;
+        let (registry, path) = (Arc::clone(&self.registry), request.staging_target_path.clone());
+        let operation = async move { Ok(registry.stage(spec, access.group, Path::new(&path)).await?) };
+        let outcome = self.stages.run(&request.volume_id, &request, operation).await?;
+        tracing::info!(volume = request.volume_id, path = request.staging_target_path, ?outcome, "staged");
+        Ok(NodeStageVolumeResponse {})
+    }
+
+    async fn unstage(&self, request: NodeUnstageVolumeRequest) -> Result<NodeUnstageVolumeResponse> {
+        require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
+        let (registry, moved) = (Arc::clone(&self.registry), request.clone());
+        let operation =
+            async move { Ok(registry.unstage(&moved.volume_id, Path::new(&moved.staging_target_path)).await?) };
+        self.endings.run(&request.volume_id, &request, operation).await?;
+        tracing::info!(volume = request.volume_id, path = request.staging_target_path, "unstaged");
+        Ok(NodeUnstageVolumeResponse {})
+    }
+
+    async fn publish(&self, request: NodePublishVolumeRequest) -> Result<NodePublishVolumeResponse> {
+        require(&[("volume_id", &request.volume_id), ("target_path", &request.target_path)])?;
+        let access = Access::read(request.volume_capability.as_ref())?;
+        let attributes = Parameters::of_volume(&request.volume_context)?;
+        let mount = MountRequest {
+            volume_id: &request.volume_id,
+            attributes: &attributes,
+            secrets: &request.secrets,
+            access: &access,
+        };
+        let options = PublishOptions {
+            read_only: request.readonly || access.read_only,
+            group: access.group,
+            exclusive: access.exclusive,
+        };
+        let (registry, moved) = (Arc::clone(&self.registry), request.clone());
+        let outcome = if attributes.is_ephemeral() {
+            check_inline(&attributes)?;
+            let spec = mount.spec(&self.defaults)?;
+            let operation =
+                async move { Ok(registry.publish_inline(spec, Path::new(&moved.target_path), &options).await?) };
+            self.publishes.run(&request.volume_id, &request, operation).await?
+        } else {
+            if request.staging_target_path.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::NotReady,
+                    "staging_target_path is missing: the volume must be staged first",
+                ));
+            }
+            let credential = self.brought_credential(&mount);
+            let operation = async move {
+                let (staging, target) = (Path::new(&moved.staging_target_path), Path::new(&moved.target_path));
+                Ok(registry.publish(&moved.volume_id, staging, target, &options, credential.as_ref()).await?)
+            };
+            self.publishes.run(&request.volume_id, &request, operation).await?
+        };
+        // A republish comes every minute or two for every pod: it is no news.
+        match outcome {
+            Outcome::AlreadyServed(_) => tracing::debug!(volume = request.volume_id, ?outcome, "published"),
+            _ => tracing::info!(volume = request.volume_id, path = request.target_path, ?outcome, "published"),
+        }
+        Ok(NodePublishVolumeResponse {})
+    }
+
+    /// The credential in a publish request of a staged volume, if it brought one. A Secret that makes no sense must not
+    /// fail a mount that works: it is logged and left aside.
+    fn brought_credential(&self, mount: &MountRequest<'_>) -> Option<crate::credential::Credential> {
+        if mount.secrets.is_empty() {
+            return None;
+        }
+        match mount.account(&self.defaults) {
+            Ok(account) => Some(account.credential),
+            Err(error) => {
+                tracing::warn!(volume = mount.volume_id, "the publish secret is not used: {}", error.full_text());
+                None
+            }
+        }
+    }
+
+    async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<NodeUnpublishVolumeResponse> {
+        require(&[("volume_id", &request.volume_id), ("target_path", &request.target_path)])?;
+        let (registry, moved) = (Arc::clone(&self.registry), request.clone());
+        let operation = async move { Ok(registry.unpublish(&moved.volume_id, Path::new(&moved.target_path)).await?) };
+        self.endings.run(&request.volume_id, &request, operation).await?;
+        tracing::info!(volume = request.volume_id, path = request.target_path, "unpublished");
+        Ok(NodeUnpublishVolumeResponse {})
+    }
+
+    /// From memory alone: no request to the service, no touch of the mount. What is in use is not known without a walk
+    /// through the container, so all of the capacity shows as free.
+    fn stats(&self, request: &NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse> {
+        require(&[("volume_id", &request.volume_id), ("volume_path", &request.volume_path)])?;
+        let found = self.registry.condition(&request.volume_id, Path::new(&request.volume_path))?;
+        let condition = found.ok_or_else(|| self.not_here(&request.volume_id, &request.volume_path))?;
+        let total = i64::try_from(condition.capacity).unwrap_or(i64::MAX);
+        let message = condition.problem.clone().unwrap_or_else(|| "the volume is served".to_owned());
+        Ok(NodeGetVolumeStatsResponse {
+            usage: vec![VolumeUsage { available: total, total, used: 0, unit: Unit::Bytes.into() }],
+            volume_condition: Some(VolumeCondition { abnormal: condition.problem.is_some(), message }),
+        })
+    }
+
+    /// A container has no size to change; the new one is what `df` and statistics show.
+    fn expand(&self, request: &NodeExpandVolumeRequest) -> Result<NodeExpandVolumeResponse> {
+        require(&[("volume_id", &request.volume_id), ("volume_path", &request.volume_path)])?;
+        if self.registry.condition(&request.volume_id, Path::new(&request.volume_path))?.is_none() {
+            return Err(self.not_here(&request.volume_id, &request.volume_path));
+        }
+        let wanted = request.capacity_range.unwrap_or_default().required_bytes;
+        if let Ok(bytes @ 1..) = u64::try_from(wanted) {
+            self.registry.expand(&request.volume_id, bytes);
+        }
+        Ok(NodeExpandVolumeResponse { capacity_bytes: wanted })
+    }
+
+    fn not_here(&self, volume: &str, path: &str) -> Error {
+        let text = format!("Volume {volume:?} is neither staged nor published at {path} on node {}", self.node_id);
+        Error::new(ErrorKind::NotFound, text)
+    }
+}
+
+/// Attributes that only a cluster's administrator may set: they would let a pod choose files of the node.
+fn check_inline(attributes: &Parameters) -> Result<()> {
+    const NODE_PATHS: [&str; 8] = [
+        "tmp-path",
+        "block-cache-path",
+        "config-file",
+        "log-file-path",
+        "container-name",
+        "passphrase",
+        "secure-config",
+        "preload",
+    ];
+    if attributes.container()?.is_none() {
+        return Err(Error::invalid("an inline volume needs containerName in its volumeAttributes"));
+    }
+    let options = attributes.get("mountoptions").unwrap_or_default();
+    match NODE_PATHS.iter().find(|name| options.contains(*name)) {
+        Some(name) => Err(Error::invalid(format!("mount option {name} is not allowed in an inline volume"))),
+        None => Ok(()),
+    }
+}
+
+impl From<volume::Error> for Error {
+    fn from(error: volume::Error) -> Self {
+        let kind = match error.kind {
+            volume::ErrorKind::Invalid => ErrorKind::Invalid,
+            volume::ErrorKind::ContainerMissing => ErrorKind::NotFound,
+            volume::ErrorKind::Denied => ErrorKind::Denied,
+            volume::ErrorKind::Unavailable | volume::ErrorKind::Unsaved => ErrorKind::Unavailable,
+            volume::ErrorKind::NotReady => ErrorKind::NotReady,
+            volume::ErrorKind::Occupied => ErrorKind::AlreadyExists,
+            volume::ErrorKind::Mount => ErrorKind::Internal,
+        };
+        Self { kind, message: error.message, source: error.source.map(Arc::from) }
+    }
+}
+
+#[async_trait]
+impl node_server::Node for Node {
+    async fn node_stage_volume(
+        &self,
+        request: Request<NodeStageVolumeRequest>,
+    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodeStageVolume", &request.volume_id.clone(), self.stage(request).await)
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: Request<NodeUnstageVolumeRequest>,
+    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodeUnstageVolume", &request.volume_id.clone(), self.unstage(request).await)
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodePublishVolume", &request.volume_id.clone(), self.publish(request).await)
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodeUnpublishVolume", &request.volume_id.clone(), self.unpublish(request).await)
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodeGetVolumeStats", &request.volume_id, self.stats(&request))
+    }
+
+    async fn node_expand_volume(
+        &self,
+        request: Request<NodeExpandVolumeRequest>,
+    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
+        let request = request.into_inner();
+        answer("NodeExpandVolume", &request.volume_id, self.expand(&request))
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _request: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let capabilities = CAPABILITIES.map(|capability| NodeServiceCapability {
+            r#type: Some(node_service_capability::Type::Rpc(Rpc { r#type: capability.into() })),
+        });
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities: capabilities.into() }))
+    }
+
+    async fn node_get_info(
+        &self,
+        _request: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        // No limit of volumes and no topology: containers are reachable from every node.
+        Ok(Response::new(NodeGetInfoResponse { node_id: self.node_id.clone(), ..NodeGetInfoResponse::default() }))
+    }
+}

@@ -1,0 +1,178 @@
+//! The two roles of the driver as running processes: sockets, services, and an orderly end.
+//!
+//! At the end of the node role nothing is unmounted: pods still use the volumes. What is dirty is saved, and the mounts
+//! end with the process.
+
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tonic::transport::{Server, server::Router};
+
+use super::{
+    controller::Controller,
+    error::{Error, ErrorKind, Result},
+    identity::Identity,
+    node::Node,
+    proto::{
+        registration::registration_server::RegistrationServer,
+        v1::{controller_server::ControllerServer, identity_server::IdentityServer, node_server::NodeServer},
+    },
+    registration::Registration,
+    request::Defaults,
+    server::{Socket, socket_path},
+};
+use crate::{
+    blob::Connections,
+    volume::{Registry, Shared},
+};
+
+/// For saving what is dirty when the process is told to end. The kubelet's default grace is 30 s, and the rest of it is
+/// for calls in flight.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(20);
+
+/// For calls in flight when the process is told to end. A mount that takes longer is asked for again.
+const CALLS_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Where plugins introduce themselves, below the kubelet's directory.
+const REGISTRY_DIRECTORY: &str = "plugins_registry";
+
+/// How the node role runs.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The CSI socket (`unix:///csi/csi.sock`).
+    pub endpoint: String,
+    /// Name of the node, as Kubernetes calls it.
+    pub node_id: String,
+    /// The kubelet's directory, at the same path as on the host.
+    pub kubelet_directory: PathBuf,
+    /// Path of the CSI socket as the kubelet sees it; by default `endpoint` where that lies in the kubelet's directory, else
+    /// `<kubelet>/plugins/<driver>/csi.sock`.
+    pub registration_path: Option<PathBuf>,
+    /// What volumes inherit.
+    pub defaults: Defaults,
+}
+
+impl NodeOptions {
+    /// Directory of this driver below the kubelet's.
+    fn plugin_directory(&self) -> PathBuf {
+        self.kubelet_directory.join("plugins").join(&self.defaults.driver_name)
+    }
+
+    fn seen_by_kubelet(&self, socket: &Path) -> PathBuf {
+        match &self.registration_path {
+            Some(path) => path.clone(),
+            None if socket.starts_with(&self.kubelet_directory) => socket.to_path_buf(),
+            None => self.plugin_directory().join("csi.sock"),
+        }
+    }
+}
+
+/// Serves Node and Identity, and introduces the driver to the kubelet, until `stop` resolves.
+///
+/// # Errors
+/// When a socket cannot be made.
+pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<Output = ()> + Send) -> Result<()> {
+    let path = socket_path(&options.endpoint)?;
+    let registry = Registry::new(shared, options.plugin_directory().join("views")).await?;
+    let socket = Socket::bind(&path).await?;
+    let node = Node::new(options.defaults.clone(), options.node_id.clone(), std::sync::Arc::clone(&registry));
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<NodeServer<Node>>().await;
+    let router = Server::builder()
+        .add_service(IdentityServer::new(Identity::new(&options.defaults.driver_name)))
+        .add_service(NodeServer::new(node))
+        .add_service(health_server);
+    tracing::info!(socket = %path.display(), node = options.node_id, driver = options.defaults.driver_name, "serving the node");
+    let registration = introduce(&options, &path).await?;
+    let (told, stopped) = watch::channel(false);
+    let served = serve_all(socket, router, registration, stopped);
+    let ended = run_until(served, stop, told).await;
+    registry.flush_all(FLUSH_DEADLINE).await;
+    registry.abandon();
+    ended
+}
+
+/// Serves Controller and Identity until `stop` resolves.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve_controller(
+    endpoint: &str,
+    defaults: Defaults,
+    connections: Connections,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<()> {
+    let path = socket_path(endpoint)?;
+    let socket = Socket::bind(&path).await?;
+    let (health, health_server) = tonic_health::server::health_reporter();
+    health.set_serving::<ControllerServer<Controller>>().await;
+    tracing::info!(socket = %path.display(), driver = defaults.driver_name, "serving the controller");
+    let router = Server::builder()
+        .add_service(IdentityServer::new(Identity::new(&defaults.driver_name)))
+        .add_service(ControllerServer::new(Controller::new(defaults, connections)))
+        .add_service(health_server);
+    let (told, stopped) = watch::channel(false);
+    run_until(serve_all(socket, router, None, stopped), stop, told).await
+}
+
+/// The socket on which the kubelet asks who we are. None where there is no kubelet.
+async fn introduce(options: &NodeOptions, socket: &Path) -> Result<Option<(Socket, Router)>> {
+    let directory = options.kubelet_directory.join(REGISTRY_DIRECTORY);
+    if !directory.is_dir() {
+        tracing::info!(directory = %directory.display(), "no such directory: the driver is not registered with a kubelet");
+        return Ok(None);
+    }
+    let name = &options.defaults.driver_name;
+    let endpoint = options.seen_by_kubelet(socket);
+    let registration = Registration::new(name, endpoint.to_string_lossy());
+    let socket = Socket::bind(&directory.join(format!("{name}-reg.sock"))).await?;
+    Ok(Some((socket, Server::builder().add_service(RegistrationServer::new(registration)))))
+}
+
+async fn serve_all(
+    socket: Socket,
+    router: Router,
+    registration: Option<(Socket, Router)>,
+    stopped: watch::Receiver<bool>,
+) -> Result<()> {
+    let main = socket.serve(router, when(stopped.clone()));
+    match registration {
+        Some((socket, router)) => {
+            let both = futures::future::try_join(main, socket.serve(router, when(stopped)));
+            both.await.map(|((), ())| ())
+        }
+        None => main.await,
+    }
+}
+
+/// Runs `served` until it ends by itself or `stop` resolves, then gives calls in flight some time.
+async fn run_until(
+    served: impl Future<Output = Result<()>>,
+    stop: impl Future<Output = ()>,
+    told: watch::Sender<bool>,
+) -> Result<()> {
+    tokio::pin!(served);
+    tokio::select! {
+        ended = &mut served => {
+            return ended.and(Err(Error::new(ErrorKind::Internal, "The gRPC server ended without being told to")));
+        }
+        () = stop => {}
+    }
+    told.send_replace(true);
+    match tokio::time::timeout(CALLS_DEADLINE, served).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            tracing::warn!("calls in flight did not end in time; they will be asked for again");
+            Ok(())
+        }
+    }
+}
+
+async fn when(mut stopped: watch::Receiver<bool>) {
+    // The sender is held until the end; were it gone, stopping would be right too.
+    stopped.wait_for(|stopped| *stopped).await.ok();
+}

@@ -1,0 +1,170 @@
+//! From a request to a [`VolumeSpec`]: which account and container, signed for how, mounted how.
+//!
+//! Precedence, in one place:
+//! - account: Secret, then attributes, then volume handle, then connection string;
+//! - container and prefix: attributes, then volume handle;
+//! - endpoint: `server`, then the Secret's `blobendpoint`, then the connection string's; else made of the account and
+//!   `storageEndpointSuffix`, `cloud`, the connection string's suffix, or the driver's cloud, in this order;
+//! - credential: what `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`).
+
+use std::collections::BTreeMap;
+
+use super::{
+    capability::Access,
+    error::{Error, Result},
+    parameters::Parameters,
+    secrets::Secrets,
+    volume_id::VolumeId,
+};
+use crate::{
+    blob::{Location, LocationHints},
+    credential::{Cloud, Credential},
+    fuse,
+    volume::{VolumeSpec, options::MountOptions},
+};
+
+/// What the driver is told on its command line and every volume inherits.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Name of the driver; containers that it makes carry it.
+    pub driver_name: String,
+    /// The cloud whose endpoints are meant where a volume says nothing.
+    pub cloud: Cloud,
+}
+
+/// An account, found: where it is and how to sign for it.
+#[derive(Clone, Debug)]
+pub struct Account {
+    hints: LocationHints,
+    /// How to sign.
+    pub credential: Credential,
+}
+
+impl Account {
+    /// Finds the account of a request.
+    ///
+    /// # Errors
+    /// `Invalid` for secrets or values that cannot be; `NoCredential` when there is none.
+    pub fn find(
+        defaults: &Defaults,
+        parameters: &Parameters,
+        id: Option<&VolumeId>,
+        secrets: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let account = parameters.account().or_else(|| id.and_then(|id| id.account.as_deref()));
+        let settings = Secrets::read(secrets)?.settings(account, parameters.auth_mode()?)?;
+        let written_suffix = match parameters.get("storageendpointsuffix") {
+            Some(suffix) => Some(suffix.to_owned()),
+            None => parameters.cloud()?.map(|cloud| cloud.storage_suffix().to_owned()),
+        };
+        let hints = LocationHints {
+            account: settings.account.clone(),
+            endpoint: parameters.get("server").map(str::to_owned).or(settings.endpoint),
+            endpoint_suffix: written_suffix.or(settings.endpoint_suffix),
+            cloud: defaults.cloud,
+            insecure: settings.insecure,
+        };
+        let credential = settings.credential.unwrap_or(Credential::Anonymous);
+        Ok(Self { hints, credential })
+    }
+
+    /// The container `path` (`CONTAINER[/PREFIX]`) of this account.
+    ///
+    /// # Errors
+    /// `Invalid` for names that the service does not allow, or when the account is not known.
+    pub fn location(&self, path: &str) -> Result<Location> {
+        Location::from_names(path, &self.hints).map_err(|error| Error::invalid(error.to_string()))
+    }
+}
+
+/// A request to mount a volume.
+#[derive(Clone, Debug)]
+pub struct MountRequest<'a> {
+    /// The volumeHandle.
+    pub volume_id: &'a str,
+    /// The volume's attributes.
+    pub attributes: &'a Parameters,
+    /// The secrets that came along.
+    pub secrets: &'a BTreeMap<String, String>,
+    /// How it is to be used.
+    pub access: &'a Access,
+}
+
+impl MountRequest<'_> {
+    /// The handle's parts; a handle in another form is no error while the attributes name the container.
+    fn id(&self) -> Option<VolumeId> {
+        VolumeId::parse(self.volume_id).ok()
+    }
+
+    /// Who signs.
+    ///
+    /// # Errors
+    /// As [`Account::find`].
+    pub fn account(&self, defaults: &Defaults) -> Result<Account> {
+        Account::find(defaults, self.attributes, self.id().as_ref(), self.secrets)
+    }
+
+    /// The whole volume.
+    ///
+    /// # Errors
+    /// `Invalid` naming the attribute, option or name that is wrong; `NoCredential`.
+    pub fn spec(&self, defaults: &Defaults) -> Result<VolumeSpec> {
+        let container = match self.attributes.container()? {
+            Some(container) => container,
+            None => self.id().and_then(|id| id.container).ok_or_else(|| {
+                Error::invalid(format!(
+                    "The container is not known: set containerName in volumeAttributes, or a volumeHandle of the form \
+                     resourceGroup#account#container (it is {:?})",
+                    self.volume_id
+                ))
+            })?,
+        };
+        let options = self.options()?;
+        let prefix = options.prefix.as_deref().or(self.attributes.get("prefix")).unwrap_or_default();
+        let account = self.account(defaults)?;
+        let location = account.location(&format!("{container}/{prefix}"))?;
+        let create = self.attributes.flag("createcontainer")? || options.create_container;
+        let mut view = options.view_settings();
+        view.read_only |= self.access.read_only;
+        Ok(VolumeSpec {
+            id: self.volume_id.to_owned(),
+            location,
+            credential: account.credential,
+            create_container: create.then(|| defaults.driver_name.clone()),
+            settings: options.settings(),
+            view,
+            session: fuse::SessionOptions { allow_other: true, ..fuse::SessionOptions::default() },
+            fixed_group: options.gid.is_some(),
+        })
+    }
+
+    /// Attributes first, then the volume's own mount options, so that the latter win.
+    fn options(&self) -> Result<MountOptions> {
+        let mut written: Vec<String> = self.attributes.get("mountoptions").into_iter().map(str::to_owned).collect();
+        for key in ["consistency", "metadata-ttl"] {
+            if let Some(value) = self.attributes.get(key) {
+                written.push(format!("{key}={value}"));
+            }
+        }
+        written.extend(self.access.mount_flags.iter().cloned());
+        let (mut options, warnings) =
+            MountOptions::parse(&written).map_err(|error| Error::invalid(error.to_string()))?;
+        for warning in warnings {
+            tracing::info!(volume = self.volume_id, "{warning}");
+        }
+        // Pods run under any user id; whom a volume is for, the pod's spec says. With it come blobfuse's modes, 0777.
+        options.allow_other = true;
+        Ok(options)
+    }
+}
+
+/// The first of a request's fields that must not be empty, but is.
+///
+/// # Errors
+/// `Invalid` naming the field.
+pub fn require(fields: &[(&'static str, &str)]) -> Result<()> {
+    match fields.iter().find(|(_, value)| value.is_empty()) {
+        Some((name, _)) => Err(Error::invalid(format!("{name} is missing"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,248 @@
+//! The secrets of a request, read into account settings. One table of spellings; no value is ever shown.
+//!
+//! Keys compare without case, `-` and `_`, so that the CSI driver's Secret (`azurestorageaccountkey`), the FlexVolume's
+//! (`accountkey`) and a Secret made from environment variables (`AZURE_STORAGE_CONNECTION_STRING`,
+//! `connection-string`) are all understood. Keys that are not in the table are ignored: a Secret may serve others too.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::error::{Error, ErrorKind, Result};
+use crate::credential::{
+    self, AccountKey, AccountSettings, AuthMode, Credential, SasToken, parse_connection_string, trimmed,
+};
+
+/// What an entry of a Secret is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Entry {
+    Account,
+    Key,
+    Sas,
+    Endpoint,
+    ConnectionString,
+    /// Belongs to a way of signing in that this version does not have.
+    OtherIdentity,
+}
+
+/// Every spelling, without case, `-` and `_`.
+const SPELLINGS: [(&str, Entry); 17] = [
+    ("accountname", Entry::Account),
+    ("azurestorageaccountname", Entry::Account),
+    ("azurestorageaccount", Entry::Account),
+    ("accountkey", Entry::Key),
+    ("azurestorageaccountkey", Entry::Key),
+    ("azurestoragekey", Entry::Key),
+    ("azurestorageaccesskey", Entry::Key),
+    ("accountsastoken", Entry::Sas),
+    ("azurestorageaccountsastoken", Entry::Sas),
+    ("azurestoragesastoken", Entry::Sas),
+    ("blobendpoint", Entry::Endpoint),
+    ("azurestorageblobendpoint", Entry::Endpoint),
+    ("connectionstring", Entry::ConnectionString),
+    ("azurestorageconnectionstring", Entry::ConnectionString),
+    ("msisecret", Entry::OtherIdentity),
+    ("azurestoragespnclientsecret", Entry::OtherIdentity),
+    ("csi.storage.k8s.io/serviceaccount.tokens", Entry::OtherIdentity),
+];
+
+/// The entries of a Secret that say something about an account.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// The name under which each was found, and its value. Empty values count as absent.
+    entries: BTreeMap<Entry, (String, SecretString)>,
+}
+
+impl Secrets {
+    /// Picks the known entries.
+    ///
+    /// # Errors
+    /// `Invalid` when two spellings of one entry have different values.
+    pub fn read(secrets: &BTreeMap<String, String>) -> Result<Self> {
+        let mut entries: BTreeMap<Entry, (String, SecretString)> = BTreeMap::new();
+        for (name, value) in secrets.iter().filter(|(_, value)| !value.trim().is_empty()) {
+            let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).collect::<String>().to_lowercase();
+            let Some((_, entry)) = SPELLINGS.iter().find(|(spelling, _)| *spelling == plain) else { continue };
+            let value = trimmed(&shown(name), value).map_err(|error| Error::invalid(error.to_string()))?;
+            match entries.get(entry) {
+                Some((other, known))
+                    if known.expose_secret() != value.expose_secret() && *entry != Entry::OtherIdentity =>
+                {
+                    return Err(Error::invalid(format!(
+                        "The Secret has both {other} and {name}, with different values: remove one of them"
+                    )));
+                }
+                _ => entries.insert(*entry, (name.clone(), value)),
+            };
+        }
+        Ok(Self { entries })
+    }
+
+    /// Whether there is nothing in it that could sign a request.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn entry(&self, entry: Entry) -> Option<(String, &str)> {
+        self.entries.get(&entry).map(|(name, value)| (shown(name), value.expose_secret()))
+    }
+
+    /// The account, endpoint and credential that the Secret holds. `account` is the account known from elsewhere (the
+    /// Secret's own goes before it), `mode` picks the credential where there are several: else the account key goes
+    /// before the SAS, and both before those of a connection string.
+    ///
+    /// # Errors
+    /// `Invalid` for entries that cannot be what they are called; `NoCredential` when there is none of the kind wanted.
+    pub fn settings(&self, account: Option<&str>, mode: Option<AuthMode>) -> Result<AccountSettings> {
+        let mut settings = match self.entry(Entry::ConnectionString) {
+            Some((name, text)) => parse_connection_string(&name, text).map_err(invalid)?,
+            None => AccountSettings::default(),
+        };
+        if let Some((_, account)) = self.entry(Entry::Account) {
+            settings.account = Some(account.to_owned());
+        }
+        settings.account = settings.account.or_else(|| account.map(str::to_owned));
+        if let Some((_, endpoint)) = self.entry(Entry::Endpoint) {
+            settings.endpoint = Some(endpoint.to_owned());
+        }
+        settings.credential = Some(self.credential(&settings, mode)?);
+        Ok(settings)
+    }
+
+    fn credential(&self, settings: &AccountSettings, mode: Option<AuthMode>) -> Result<Credential> {
+        if mode == Some(AuthMode::Anonymous) {
+            return Ok(Credential::Anonymous);
+        }
+        if let Some((name, key)) = self.entry(Entry::Key).filter(|_| mode != Some(AuthMode::Sas)) {
+            let account = settings.account.as_deref().ok_or_else(|| {
+                Error::invalid(format!("The {name} is given, but not its account: add accountname to the Secret"))
+            })?;
+            return AccountKey::parse(&name, account, key).map(Credential::SharedKey).map_err(invalid);
+        }
+        if let Some((name, sas)) = self.entry(Entry::Sas).filter(|_| mode != Some(AuthMode::Key)) {
+            return SasToken::parse(&name, sas).map(Credential::Sas).map_err(invalid);
+        }
+        match (&settings.credential, mode) {
+            (Some(found @ Credential::SharedKey(_)), None | Some(AuthMode::Key)) => Ok(found.clone()),
+            (Some(found @ Credential::Sas(_)), None | Some(AuthMode::Sas)) => Ok(found.clone()),
+            _ => Err(self.no_credential(mode)),
+        }
+    }
+
+    fn no_credential(&self, mode: Option<AuthMode>) -> Error {
+        let wanted = match mode {
+            Some(AuthMode::Key) => "AzureStorageAuthType is key, but there is no account key",
+            Some(AuthMode::Sas) => "AzureStorageAuthType is SAS, but there is no SAS",
+            _ if self.is_empty() => "No Secret was handed in",
+            _ if self.entries.keys().all(|entry| *entry == Entry::OtherIdentity) => {
+                "The Secret only holds an identity that this version cannot sign in with"
+            }
+            _ => "The Secret holds no credential",
+        };
+        Error::new(
+            ErrorKind::NoCredential,
+            format!(
+                "{wanted}: reference a Secret with azurestorageaccountname and azurestorageaccountkey, or \
+                 azurestorageaccountsastoken, or connectionstring (nodeStageSecretRef of a PersistentVolume, \
+                 nodePublishSecretRef of an inline volume, csi.storage.k8s.io/provisioner-secret-name and \
+                 node-stage-secret-name of a StorageClass), or set AzureStorageAuthType: anonymous for a public container"
+            ),
+        )
+    }
+}
+
+/// How a secret is called in messages.
+fn shown(name: &str) -> String {
+    format!("secret key {name}")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+fn invalid(error: credential::Error) -> Error {
+    Error::invalid(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "c2VjcmV0IGtleQ==";
+
+    fn settings(entries: &[(&str, &str)]) -> Result<AccountSettings> {
+        let map = entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Secrets::read(&map)?.settings(None, None)
+    }
+
+    #[test]
+    fn every_spelling_of_account_and_key_is_understood() {
+        for (account, key) in [
+            ("accountname", "accountkey"),
+            ("azurestorageaccountname", "azurestorageaccountkey"),
+            ("AzureStorageAccountName", "AccountKey"),
+            ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCESS_KEY"),
+        ] {
+            let found = settings(&[(account, "acme"), (key, KEY)]).unwrap();
+            assert_eq!(found.account.as_deref(), Some("acme"));
+            assert!(matches!(found.credential, Some(Credential::SharedKey(key)) if key.account() == "acme"));
+        }
+    }
+
+    #[test]
+    fn the_flexvolume_secret_with_sas_and_endpoint_is_understood() {
+        let found = settings(&[
+            ("accountname", "acme"),
+            ("accountsastoken", "?sv=1&sig=x\n"),
+            ("blobendpoint", "acme.blob.core.chinacloudapi.cn"),
+        ])
+        .unwrap();
+        assert_eq!(found.endpoint.as_deref(), Some("acme.blob.core.chinacloudapi.cn"));
+        assert!(matches!(found.credential, Some(Credential::Sas(_))));
+    }
+
+    #[test]
+    fn a_connection_string_is_understood_under_all_its_names() {
+        for name in
+            ["connectionstring", "connection-string", "azurestorageconnectionstring", "AZURE_STORAGE_CONNECTION_STRING"]
+        {
+            let found = settings(&[(name, "AccountName=acme;AccountKey=c2VjcmV0;EndpointSuffix=core.x.net")]).unwrap();
+            assert_eq!(found.account.as_deref(), Some("acme"), "{name}");
+            assert_eq!(found.endpoint_suffix.as_deref(), Some("core.x.net"));
+            assert!(found.credential.is_some());
+        }
+    }
+
+    #[test]
+    fn the_key_goes_before_the_sas_unless_the_auth_type_says_otherwise() {
+        let map = [("accountname", "acme"), ("accountkey", KEY), ("azurestorageaccountsastoken", "sv=1&sig=x")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let secrets = Secrets::read(&map).unwrap();
+        let pick = |mode| secrets.settings(None, mode).unwrap().credential.unwrap();
+        assert!(matches!(pick(None), Credential::SharedKey(_)));
+        assert!(matches!(pick(Some(AuthMode::Sas)), Credential::Sas(_)));
+        assert!(matches!(pick(Some(AuthMode::Anonymous)), Credential::Anonymous));
+    }
+
+    #[test]
+    fn the_secrets_account_goes_before_the_volumes() {
+        let map = [("accountname", "secret"), ("accountkey", KEY)].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        let found = Secrets::read(&map).unwrap().settings(Some("handle"), None).unwrap();
+        assert_eq!(found.account.as_deref(), Some("secret"));
+        let map = [("accountkey", KEY)].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+        let found = Secrets::read(&map).unwrap().settings(Some("handle"), None).unwrap();
+        assert!(matches!(found.credential, Some(Credential::SharedKey(key)) if key.account() == "handle"));
+    }
+
+    #[test]
+    fn missing_wrong_and_contradicting_entries_are_refused_without_their_values() {
+        let none = settings(&[]).unwrap_err();
+        assert_eq!(none.kind, ErrorKind::NoCredential);
+        assert!(none.message.contains("nodeStageSecretRef"), "{none}");
+        let bad = settings(&[("accountname", "acme"), ("accountkey", "hunter2!!")]).unwrap_err();
+        assert!(bad.message.contains("accountkey") && !bad.message.contains("hunter2"), "{bad}");
+        let two = settings(&[("accountkey", KEY), ("azurestorageaccountkey", "b3RoZXI=")]).unwrap_err();
+        assert!(two.message.contains("azurestorageaccountkey") && !two.message.contains("b3RoZXI"), "{two}");
+        let debug = format!("{:?}", Secrets::read(&[("accountkey".to_owned(), KEY.to_owned())].into()).unwrap());
+        assert!(!debug.contains(KEY), "{debug}");
+    }
+}

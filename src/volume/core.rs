@@ -1,0 +1,190 @@
+//! The core of a volume: credential, store and file system, once a node however many views show it.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use super::{
+    error::{Error, Result},
+    spec::{CREATED_BY, VolumeSpec, recorded_capacity},
+};
+use crate::{
+    blob::{self, AzureStore, BlobStore, Connections, ListRequest, Location, RequestLimits},
+    credential::{Credential, CredentialSlot},
+    fs::{self, FileSystem},
+};
+
+/// What all volumes of the process share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Cache, memory budget and runtime.
+    pub resources: Arc<fs::Resources>,
+    /// Sockets to the service, and the gate in front of them.
+    pub connections: Connections,
+}
+
+/// What became of a credential that a request brought along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// It is the one in use. No request was sent.
+    Unchanged,
+    /// It works and is in use from the next request on.
+    Replaced,
+    /// The service refuses it: the one in use stays.
+    Refused,
+}
+
+/// A volume's core.
+#[derive(Debug)]
+pub struct Core {
+    location: Location,
+    slot: Arc<CredentialSlot>,
+    shared: Shared,
+    file_system: Arc<FileSystem>,
+}
+
+impl Core {
+    /// Opens the container: makes it if asked, and asks it for its first names, so that what is wrong with endpoint,
+    /// credential or container shows before anything is mounted. Takes no longer than [`RequestLimits::mounting`]
+    /// allows a request (a handful of them at most).
+    ///
+    /// # Errors
+    /// What the service says, as a sentence with the fix.
+    pub async fn open(spec: &VolumeSpec, shared: &Shared) -> Result<Self> {
+        let slot = CredentialSlot::new(spec.credential.clone());
+        let store = AzureStore::with_connections(
+            spec.location.clone(),
+            Arc::clone(&slot),
+            RequestLimits::STANDARD,
+            &shared.connections,
+        );
+        let failed = |error| Error::service("mount", &spec.location, &spec.credential, error);
+        if let Err(error) = probe(&store).await {
+            let owner = spec.create_container.as_ref().filter(|_| error.kind == blob::ErrorKind::ContainerNotFound);
+            let Some(owner) = owner else { return Err(failed(error)) };
+            create_container(&store, owner).await.map_err(failed)?;
+        }
+        let settings = fs::Settings {
+            capacity: capacity(&store).await,
+            prefix: spec.location.prefix().to_owned(),
+            // Bytes read under one volume's credential are never served to another's pods (DESIGN 10.11).
+            scope: spec.id.clone(),
+            ..spec.settings.clone()
+        };
+        let file_system = FileSystem::open(Arc::new(store), Arc::clone(&shared.resources), settings)
+            .await
+            .map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
+        Ok(Self { location: spec.location.clone(), slot, shared: shared.clone(), file_system })
+    }
+
+    /// The file system.
+    #[must_use]
+    pub fn file_system(&self) -> &Arc<FileSystem> {
+        &self.file_system
+    }
+
+    /// Container and prefix.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Puts `credential` in use, if it differs and works. A broken Secret never ends a mount that works: the old
+    /// credential stays until a working one comes.
+    pub async fn refresh(&self, credential: &Credential) -> Refresh {
+        if same_credential(&self.slot.current(), credential) {
+            return Refresh::Unchanged;
+        }
+        let candidate = CredentialSlot::new(credential.clone());
+        let store = AzureStore::with_connections(
+            self.location.clone(),
+            candidate,
+            RequestLimits::STANDARD,
+            &self.shared.connections,
+        );
+        if let Err(error) = probe(&store).await {
+            let error = Error::service("read", &self.location, credential, error);
+            let cause = error.source.as_deref().map(ToString::to_string);
+            tracing::warn!(cause, "the new credential is not used, the old one stays: {error}");
+            return Refresh::Refused;
+        }
+        self.slot.replace(credential.clone());
+        tracing::info!(container = %self.location, "the credential was replaced ({})", credential.describe());
+        Refresh::Replaced
+    }
+
+    /// Saves everything that is dirty.
+    ///
+    /// # Errors
+    /// The first commit that failed; its data is kept.
+    pub async fn flush(&self) -> Result<()> {
+        self.file_system
+            .flush_all()
+            .await
+            .map_err(|error| Error::file_system("save data to", &self.location, &self.slot.current(), error))
+    }
+}
+
+/// The least that a mount must be able to do: list. One request.
+async fn probe(store: &AzureStore) -> blob::Result<()> {
+    let request = ListRequest {
+        prefix: store.location().prefix().to_owned(),
+        delimited: true,
+        max_results: Some(1),
+        ..ListRequest::default()
+    };
+    store.with_limits(RequestLimits::mounting()).list(&request).await.map(drop)
+}
+
+/// The size recorded in the container's metadata. Not everyone who may read blobs may read that, and nothing depends on
+/// it but what `df` shows.
+async fn capacity(store: &AzureStore) -> Option<u64> {
+    let metadata = store.with_limits(RequestLimits::mounting()).container_metadata().await.ok()?;
+    recorded_capacity(&metadata)
+}
+
+async fn create_container(store: &AzureStore, owner: &str) -> blob::Result<()> {
+    let metadata = [(CREATED_BY.to_owned(), owner.to_owned())].into();
+    match store.with_limits(RequestLimits::mounting()).create_container(&metadata).await {
+        // Another node was faster.
+        Err(error) if error.kind == blob::ErrorKind::Precondition => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether two credentials sign alike. Compares what they produce: the secrets themselves stay where they are.
+fn same_credential(a: &Credential, b: &Credential) -> bool {
+    match (a, b) {
+        (Credential::SharedKey(a), Credential::SharedKey(b)) => {
+            a.account() == b.account() && a.sign(env!("CARGO_PKG_NAME")) == b.sign(env!("CARGO_PKG_NAME"))
+        }
+        (Credential::Sas(a), Credential::Sas(b)) => {
+            let Ok(mut url_a) = Url::parse("https://localhost/") else { return false };
+            let mut url_b = url_a.clone();
+            a.apply(&mut url_a);
+            b.apply(&mut url_b);
+            url_a == url_b
+        }
+        (Credential::Anonymous, Credential::Anonymous) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credential::{AccountKey, SasToken};
+
+    #[test]
+    fn credentials_are_the_same_when_they_sign_alike() {
+        let key = |account, key| Credential::SharedKey(AccountKey::parse("test", account, key).unwrap());
+        let sas = |text| Credential::Sas(SasToken::parse("test", text).unwrap());
+        assert!(same_credential(&key("a", "c2VjcmV0"), &key("a", "c2VjcmV0")));
+        assert!(!same_credential(&key("a", "c2VjcmV0"), &key("a", "b3RoZXI=")));
+        assert!(!same_credential(&key("a", "c2VjcmV0"), &key("b", "c2VjcmV0")));
+        assert!(same_credential(&sas("?sv=1&sig=x"), &sas("sv=1&sig=x")));
+        assert!(!same_credential(&sas("sv=1&sig=x"), &sas("sv=1&sig=y")));
+        assert!(same_credential(&Credential::Anonymous, &Credential::Anonymous));
+        assert!(!same_credential(&Credential::Anonymous, &sas("sv=1&sig=x")));
+    }
+}

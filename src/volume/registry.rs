@@ -1,0 +1,288 @@
+//! What is mounted where on this node, and by which core: the memory of the node plugin.
+//!
+//! A volume has one core, and one FUSE session a *view* (owner, group, modes). The view of the staging path serves every
+//! pod that sees files alike; a pod with another fsGroup gets a view of its own, mounted in a directory of ours and
+//! bound into the pod. Every answer comes from this table and from mountinfo, never from stat(2) on a mount.
+//!
+//! Callers hold the volume's turn (`csi::in_flight`): operations on one volume never overlap. Statistics need no turn.
+//!
+//! What is here dies with the process: a mount of an earlier process is *dead* (its file type is ours, and nobody here
+//! serves it). Stage and publish replace dead mounts; unstage and unpublish remove them.
+
+mod publish;
+mod stage;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    bind,
+    core::{Core, Refresh, Shared},
+    error::{Error, ErrorKind, Result},
+    mountinfo::{Mount, MountTable, resolve},
+    spec::VolumeSpec,
+};
+use crate::{
+    credential::Credential,
+    fs::ViewSettings,
+    fuse::{self, Session},
+};
+
+/// Type of our mounts, as mountinfo shows it.
+const OUR_TYPE: &str = "fuse.azblob-csi";
+
+/// How all FUSE types begin.
+const FUSE_TYPE: &str = "fuse";
+
+/// How long a mount that another process serves (blobfuse2, while a node migrates) may take to answer once.
+const FOREIGN_ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+
+/// What a request to mount came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was mounted.
+    Mounted,
+    /// It was mounted already; a credential that came along was looked at.
+    AlreadyServed(Refresh),
+    /// A working mount of another driver is there: it is left alone.
+    Foreign,
+}
+
+/// How a volume is shown to one pod.
+#[derive(Clone, Debug, Default)]
+pub struct PublishOptions {
+    /// Read-only for this pod.
+    pub read_only: bool,
+    /// The pod's fsGroup.
+    pub group: Option<u32>,
+    /// No other pod of the node may have it (SINGLE_NODE_SINGLE_WRITER).
+    pub exclusive: bool,
+}
+
+/// What is known about a published or staged path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Size of the volume, in bytes.
+    pub capacity: u64,
+    /// What is wrong, if something is.
+    pub problem: Option<String>,
+}
+
+/// One FUSE session of a volume.
+#[derive(Debug)]
+struct ViewMount {
+    settings: ViewSettings,
+    session: Session,
+}
+
+/// A path of a pod.
+#[derive(Clone, Debug)]
+struct Target {
+    view: Arc<ViewMount>,
+    read_only: bool,
+    exclusive: bool,
+}
+
+/// A volume that is mounted somewhere on this node.
+#[derive(Clone, Debug)]
+struct Volume {
+    core: Arc<Core>,
+    spec: VolumeSpec,
+    /// Where it is staged, and the view there; `None` for inline volumes.
+    staged: Option<(PathBuf, Arc<ViewMount>)>,
+    targets: BTreeMap<PathBuf, Target>,
+    /// Size after an expansion, in bytes; before one, what the core found.
+    expanded: Option<u64>,
+}
+
+/// All volumes of this node.
+#[derive(Debug)]
+pub struct Registry {
+    shared: Shared,
+    /// Where views are mounted that are not the one of the staging path.
+    views_directory: PathBuf,
+    /// By volume id. Guards the table only: it is cloned out, changed, and put back; nothing awaits inside.
+    volumes: Mutex<HashMap<String, Volume>>,
+}
+
+impl Registry {
+    /// An empty table. Mounts that an earlier process left in `views_directory` are dead, and are removed.
+    ///
+    /// # Errors
+    /// When mountinfo cannot be read.
+    pub async fn new(shared: Shared, views_directory: PathBuf) -> Result<Arc<Self>> {
+        let directory = resolve(&views_directory).map_err(|error| Error::system("look at", &views_directory, error))?;
+        let dead: Vec<_> = table()?.below(&directory).map(|mount| mount.mount_point.clone()).collect();
+        for mount_point in dead {
+            bind::unmount(&mount_point).await.map_err(|error| Error::system("unmount", &mount_point, error))?;
+            bind::remove_directory(&mount_point).await.ok();
+        }
+        Ok(Arc::new(Self { shared, views_directory: directory, volumes: Mutex::default() }))
+    }
+
+    fn volume(&self, id: &str) -> Option<Volume> {
+        self.volumes.lock().get(id).cloned()
+    }
+
+    fn update(&self, id: &str, change: impl FnOnce(&mut Volume)) {
+        if let Some(volume) = self.volumes.lock().get_mut(id) {
+            change(volume);
+        }
+    }
+
+    /// The condition of `path`, if the volume `id` is staged or published there. Touches no mount.
+    ///
+    /// # Errors
+    /// When the path cannot be looked at, or mountinfo cannot be read.
+    pub fn condition(&self, id: &str, path: &Path) -> Result<Option<Condition>> {
+        let path = resolve(path).map_err(|error| Error::system("look at", path, error))?;
+        let Some(volume) = self.volume(id) else { return Ok(None) };
+        let staged = volume.staged.as_ref().filter(|(staging, _)| *staging == path).map(|(_, view)| view);
+        let Some(view) = staged.or_else(|| volume.targets.get(&path).map(|target| &target.view)) else {
+            return Ok(None);
+        };
+        let usage = volume.core.file_system().usage();
+        let problem = if !view.session.is_serving() {
+            Some("the file system is no longer served: delete the pod, so that the volume is mounted anew".to_owned())
+        } else if table()?.at(&path).is_none() {
+            Some(format!("{} is no longer mounted: delete the pod, so that it is mounted anew", path.display()))
+        } else {
+            None
+        };
+        Ok(Some(Condition { capacity: volume.expanded.unwrap_or(usage.capacity), problem }))
+    }
+
+    /// Whether the volume `id` is staged or published anywhere here.
+    #[must_use]
+    pub fn knows(&self, id: &str) -> bool {
+        self.volumes.lock().contains_key(id)
+    }
+
+    /// Takes note of a volume's new size, in bytes.
+    pub fn expand(&self, id: &str, capacity: u64) {
+        self.update(id, |volume| volume.expanded = Some(capacity));
+    }
+
+    /// How a volume is signed for and shown, if it is mounted here: a request that brings new secrets builds on it.
+    #[must_use]
+    pub fn spec(&self, id: &str) -> Option<VolumeSpec> {
+        self.volume(id).map(|volume| volume.spec)
+    }
+
+    /// Saves what is dirty in every volume, each for at most `deadline`. Mounts stay: their users may go on.
+    pub async fn flush_all(&self, deadline: Duration) {
+        let cores: Vec<Arc<Core>> = self.volumes.lock().values().map(|volume| Arc::clone(&volume.core)).collect();
+        let flushes = cores.iter().map(|core| async move {
+            match tokio::time::timeout(deadline, core.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(container = %core.location(), "not everything could be saved: {error}");
+                }
+                Err(_) => tracing::error!(container = %core.location(), "not everything could be saved in time"),
+            }
+        });
+        futures::future::join_all(flushes).await;
+    }
+
+    /// Ends the process's part without unmounting anything: sessions are leaked, so that mounts in use end with the
+    /// process and not before it.
+    pub fn abandon(&self) {
+        for (_, volume) in self.volumes.lock().drain() {
+            std::mem::forget(volume);
+        }
+    }
+}
+
+impl ViewMount {
+    /// Mounts a view of `core` at the existing directory `path`.
+    async fn mount(core: &Core, spec: &VolumeSpec, settings: ViewSettings, path: &Path) -> Result<Arc<Self>> {
+        let options = fuse::SessionOptions {
+            source: core.location().to_string(),
+            read_only: settings.read_only,
+            ..spec.session.clone()
+        };
+        let session = Session::mount(Arc::clone(core.file_system()), settings.clone(), path, options)
+            .await
+            .map_err(|error| session_failed("mount", path, error))?;
+        Ok(Arc::new(Self { settings, session }))
+    }
+
+    /// Whether it serves and is what a process sees at its path.
+    fn is_live(&self, table: &MountTable) -> bool {
+        self.session.is_serving() && table.at(self.session.mount_point()).is_some_and(|mount| mount.fs_type == OUR_TYPE)
+    }
+
+    /// Ends the session and removes its directory.
+    async fn end(&self) -> Result<()> {
+        let path = self.session.mount_point();
+        match self.session.unmount().await {
+            Ok(()) => {}
+            Err(error @ fuse::Error::Unsaved(..)) => tracing::error!("{}", chain(&error)),
+            Err(error) => return Err(session_failed("unmount", path, error)),
+        }
+        remove_path(path).await
+    }
+}
+
+/// A dead mount is ours by type and served by nobody here; a foreign one is another driver's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    DeadOrOurs,
+    ForeignFuse,
+    Other,
+}
+
+impl Found {
+    fn at(mount: Option<&Mount>) -> Self {
+        match mount.map(|mount| mount.fs_type.as_str()) {
+            None => Self::Nothing,
+            Some(OUR_TYPE) => Self::DeadOrOurs,
+            Some(fs_type) if fs_type.starts_with(FUSE_TYPE) => Self::ForeignFuse,
+            Some(_) => Self::Other,
+        }
+    }
+}
+
+fn table() -> Result<MountTable> {
+    MountTable::read().map_err(|error| Error::new(ErrorKind::Mount, "Cannot read /proc/self/mountinfo").because(error))
+}
+
+fn resolved(path: &Path) -> Result<PathBuf> {
+    resolve(path).map_err(|error| Error::system("look at", path, error))
+}
+
+/// Unmounts whatever is at `path`, then removes the directory. Both may be gone already.
+async fn remove_path(path: &Path) -> Result<()> {
+    bind::unmount(path).await.map_err(|error| Error::system("unmount", path, error))?;
+    bind::remove_directory(path).await.map_err(|error| Error::system("remove the directory", path, error))
+}
+
+fn session_failed(what: &str, path: &Path, error: fuse::Error) -> Error {
+    Error::new(ErrorKind::Mount, format!("Cannot {what} {}", path.display())).because(error)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Looks at a credential that came with a request for a volume that works already. Never fails.
+async fn refresh(core: &Core, credential: Option<&Credential>) -> Refresh {
+    match credential {
+        Some(credential) => core.refresh(credential).await,
+        None => Refresh::Unchanged,
+    }
+}

@@ -1,0 +1,227 @@
+//! Publishing: a staged volume shown to one pod, or an inline volume mounted for it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use uuid::Uuid;
+
+use super::{
+    Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry, Result,
+    Target, ViewMount, Volume, VolumeSpec, bind, refresh, remove_path, resolved, table,
+};
+use crate::{credential::Credential, fs::ViewSettings};
+
+impl Registry {
+    /// Shows the volume staged at `staging` to a pod, at `target`. A target that works already is never touched:
+    /// `credential`, if one came along, is refreshed in place.
+    ///
+    /// # Errors
+    /// `NotReady` when the staging path is not a live mount (binding it would show the node's own disk), or when
+    /// somebody has the volume exclusively; `Occupied` when something else is mounted at the target.
+    pub async fn publish(
+        &self,
+        id: &str,
+        staging: &Path,
+        target: &Path,
+        options: &PublishOptions,
+        credential: Option<&Credential>,
+    ) -> Result<Outcome> {
+        let (staging, target) = (resolved(staging)?, resolved(target)?);
+        let volume = self.volume(id);
+        let table = table()?;
+        if let Some(outcome) = self.already(volume.as_ref(), &table, &target, options, credential).await? {
+            return Ok(outcome);
+        }
+        let Some(volume) = volume.filter(|volume| is_staged_at(volume, &staging, &table)) else {
+            return publish_foreign(id, &table, &staging, &target, options).await;
+        };
+        check_exclusive(id, &volume, &table, options)?;
+        if let Some(credential) = credential {
+            volume.core.refresh(credential).await;
+        }
+        let view = self.view_of(&volume, &table, options.group).await?;
+        if let Err(error) = bind_to(view.session.mount_point(), &target, options.read_only).await {
+            self.end_if_unused(id, &view).await.ok();
+            return Err(error);
+        }
+        let published = Target { view, read_only: options.read_only, exclusive: options.exclusive };
+        self.update(id, |volume| {
+            volume.targets.insert(target, published);
+        });
+        Ok(Outcome::Mounted)
+    }
+
+    /// Mounts an inline volume of a pod at `target`.
+    ///
+    /// # Errors
+    /// What the service says (nothing stays mounted), `Occupied` when something else is mounted at the target.
+    pub async fn publish_inline(&self, spec: VolumeSpec, target: &Path, options: &PublishOptions) -> Result<Outcome> {
+        let target = resolved(target)?;
+        let volume = self.volume(&spec.id);
+        if let Some(outcome) =
+            self.already(volume.as_ref(), &table()?, &target, options, Some(&spec.credential)).await?
+        {
+            return Ok(outcome);
+        }
+        let core: Arc<Core> = Core::open(&spec, &self.shared).await?.into();
+        bind::make_directory(&target).await.map_err(|error| Error::system("make the directory", &target, error))?;
+        let wanted = spec.view_for(options.group);
+        let settings = ViewSettings { read_only: options.read_only || wanted.read_only, ..wanted };
+        let view = match ViewMount::mount(&core, &spec, settings, &target).await {
+            Ok(view) => view,
+            Err(error) => {
+                bind::remove_directory(&target).await.ok();
+                return Err(error);
+            }
+        };
+        let published = Target { view, read_only: options.read_only, exclusive: options.exclusive };
+        let id = spec.id.clone();
+        let targets = [(target, published)].into();
+        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets, expanded: None });
+        Ok(Outcome::Mounted)
+    }
+
+    /// Saves what is dirty and takes the volume away from `target`. Nothing there is fine.
+    ///
+    /// # Errors
+    /// `Mount` when the kernel keeps the mount, or the directory has content of its own.
+    pub async fn unpublish(&self, id: &str, target: &Path) -> Result<()> {
+        let target = resolved(target)?;
+        let volume = self.volume(id);
+        let Some((volume, published)) =
+            volume.and_then(|volume| volume.targets.get(&target).cloned().map(|published| (volume, published)))
+        else {
+            return remove_path(&target).await;
+        };
+        // Unmounting drops queued RELEASEs (DESIGN 10.13), so what was written is saved first. If that fails, the data
+        // stays dirty in the core and is tried again when the volume is unstaged.
+        if let Err(error) = volume.core.flush().await {
+            tracing::error!(volume = id, "not everything could be saved yet: {}", super::chain(&error));
+        }
+        if published.view.session.mount_point() != target {
+            remove_path(&target).await?;
+        }
+        self.update(id, |volume| {
+            volume.targets.remove(&target);
+        });
+        drop(volume);
+        self.end_if_unused(id, &published.view).await?;
+        remove_path(&target).await
+    }
+
+    /// Whether `target` is served already. Dead mounts there are removed on the way.
+    async fn already(
+        &self,
+        volume: Option<&Volume>,
+        table: &MountTable,
+        target: &Path,
+        options: &PublishOptions,
+        credential: Option<&Credential>,
+    ) -> Result<Option<Outcome>> {
+        let found = Found::at(table.at(target));
+        let known = volume.and_then(|volume| volume.targets.get(target).map(|published| (volume, published)));
+        match (found, known) {
+            (Found::Nothing, _) => Ok(None),
+            (Found::DeadOrOurs, Some((volume, published))) if published.view.session.is_serving() => {
+                if published.read_only != options.read_only {
+                    let message = format!("{} is already published with another access", target.display());
+                    return Err(Error::new(ErrorKind::Occupied, message));
+                }
+                Ok(Some(Outcome::AlreadyServed(refresh(&volume.core, credential).await)))
+            }
+            (Found::DeadOrOurs, _) => {
+                tracing::warn!(path = %target.display(), "a dead mount is there: removing it");
+                bind::detach(target).await.map_err(|error| Error::system("detach", target, error))?;
+                bind::unmount(target).await.map_err(|error| Error::system("unmount", target, error))?;
+                Ok(None)
+            }
+            (Found::ForeignFuse, _) => Ok(Some(Outcome::Foreign)),
+            (Found::Other, _) => {
+                let message = format!(
+                    "{} is already mounted, but not from a Blob container: delete the pod, so that its volume is mounted \
+                     anew",
+                    target.display()
+                );
+                Err(Error::new(ErrorKind::Occupied, message))
+            }
+        }
+    }
+
+    /// The view for pods of `group`: that of the staging path where files look alike, else one that another pod has
+    /// already, else a new one.
+    async fn view_of(&self, volume: &Volume, table: &MountTable, group: Option<u32>) -> Result<Arc<ViewMount>> {
+        let wanted = volume.spec.view_for(group);
+        let staged = volume.staged.iter().map(|(_, view)| view);
+        let others = volume.targets.values().map(|target| &target.view);
+        if let Some(view) = staged.chain(others).find(|view| view.settings == wanted && view.is_live(table)) {
+            return Ok(Arc::clone(view));
+        }
+        let path = self.views_directory.join(Uuid::new_v4().to_string());
+        bind::make_directory(&path).await.map_err(|error| Error::system("make the directory", &path, error))?;
+        ViewMount::mount(&volume.core, &volume.spec, wanted, &path).await
+    }
+
+    /// Ends a view that nobody has any more, and the volume with its last view.
+    async fn end_if_unused(&self, id: &str, view: &Arc<ViewMount>) -> Result<()> {
+        let used = {
+            let mut volumes = self.volumes.lock();
+            let Some(volume) = volumes.get(id) else { return Ok(()) };
+            let same = |other: &Arc<ViewMount>| Arc::ptr_eq(other, view);
+            let used = volume.staged.as_ref().is_some_and(|(_, staged)| same(staged))
+                || volume.targets.values().any(|target| same(&target.view));
+            if !used && volume.staged.is_none() && volume.targets.is_empty() {
+                volumes.remove(id);
+            }
+            used
+        };
+        if used { Ok(()) } else { view.end().await }
+    }
+}
+
+fn is_staged_at(volume: &Volume, staging: &Path, table: &MountTable) -> bool {
+    volume.staged.as_ref().is_some_and(|(path, view)| path == staging && view.is_live(table))
+}
+
+/// While a node migrates, the staging path may still hold another driver's working mount: pods may have that too.
+async fn publish_foreign(
+    id: &str,
+    table: &MountTable,
+    staging: &Path,
+    target: &Path,
+    options: &PublishOptions,
+) -> Result<Outcome> {
+    let is_foreign = Found::at(table.at(staging)) == Found::ForeignFuse;
+    if is_foreign && bind::foreign_mount_answers(staging, FOREIGN_ANSWER_DEADLINE).await {
+        bind_to(staging, target, options.read_only).await?;
+        return Ok(Outcome::Foreign);
+    }
+    let message = format!(
+        "Volume {id:?} is not staged at {}: no live mount of this driver is there. If the driver was restarted, delete the \
+         pods of the volume on this node, so that it is staged anew",
+        staging.display()
+    );
+    Err(Error::new(ErrorKind::NotReady, message))
+}
+
+/// Binds, and leaves no directory behind when that fails.
+async fn bind_to(source: &Path, target: &Path, read_only: bool) -> Result<()> {
+    bind::make_directory(target).await.map_err(|error| Error::system("make the directory", target, error))?;
+    if let Err(error) = bind::bind(source, target, read_only).await {
+        bind::remove_directory(target).await.ok();
+        return Err(Error::system("bind the volume to", target, error));
+    }
+    Ok(())
+}
+
+fn check_exclusive(id: &str, volume: &Volume, table: &MountTable, options: &PublishOptions) -> Result<()> {
+    let mut others = volume.targets.iter().filter(|(path, _)| table.at(path).is_some());
+    let Some((path, _)) = others.find(|(_, other)| options.exclusive || other.exclusive) else { return Ok(()) };
+    let path: &PathBuf = path;
+    let message = format!(
+        "Volume {id:?} is for one pod of the node only (ReadWriteOncePod), and {} has it already",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::NotReady, message))
+}

@@ -1,0 +1,118 @@
+//! Staging: the volume's core and its first view, once a node.
+
+use std::path::Path;
+
+use super::{
+    Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, Outcome, Registry, Result, ViewMount, Volume, VolumeSpec,
+    bind, refresh, remove_path, resolved, table,
+};
+
+impl Registry {
+    /// Mounts the volume at `staging`, which is made if it is missing, for pods of fsGroup `group`; returns when it
+    /// serves. A working mount there is kept, and its credential refreshed.
+    ///
+    /// Cancelled half-way, a session that was not yet put in the table detaches its mount when it is dropped.
+    ///
+    /// # Errors
+    /// What the service says (nothing stays mounted); `Occupied` when another container is served under this id or
+    /// something else is mounted at the path.
+    pub async fn stage(&self, spec: VolumeSpec, group: Option<u32>, staging: &Path) -> Result<Outcome> {
+        let path = resolved(staging)?;
+        let known = self.volume(&spec.id);
+        if let Some(volume) = &known {
+            check_same(volume, &spec)?;
+            if let Some((staged_at, view)) = &volume.staged
+                && view.is_live(&table()?)
+            {
+                if *staged_at != path {
+                    let message = format!("Volume {:?} is already staged at {}", spec.id, staged_at.display());
+                    return Err(Error::new(ErrorKind::Occupied, message));
+                }
+                return Ok(Outcome::AlreadyServed(refresh(&volume.core, Some(&spec.credential)).await));
+            }
+        }
+        if clear(&path).await? == Found::ForeignFuse {
+            tracing::info!(path = %path.display(), "another driver's mount works there: it is left alone");
+            return Ok(Outcome::Foreign);
+        }
+        let core = match &known {
+            Some(volume) => {
+                refresh(&volume.core, Some(&spec.credential)).await;
+                std::sync::Arc::clone(&volume.core)
+            }
+            None => Core::open(&spec, &self.shared).await?.into(),
+        };
+        bind::make_directory(&path).await.map_err(|error| Error::system("make the directory", &path, error))?;
+        let view = ViewMount::mount(&core, &spec, spec.view_for(group), &path).await?;
+        let targets = known.map(|volume| volume.targets).unwrap_or_default();
+        let id = spec.id.clone();
+        let volume = Volume { core, spec, staged: Some((path, view)), targets, expanded: None };
+        self.volumes.lock().insert(id, volume);
+        Ok(Outcome::Mounted)
+    }
+
+    /// Saves everything and takes the mount at `staging` down, whoever made it. Nothing there is fine.
+    ///
+    /// # Errors
+    /// `NotReady` while pods still have it; `Unsaved` when data could not be saved for a reason that may pass (the mount
+    /// stays, and so does the data).
+    pub async fn unstage(&self, id: &str, staging: &Path) -> Result<()> {
+        let path = resolved(staging)?;
+        let Some(volume) =
+            self.volume(id).filter(|volume| volume.staged.as_ref().is_none_or(|(staged_at, _)| *staged_at == path))
+        else {
+            return remove_path(&path).await;
+        };
+        let table = table()?;
+        if let Some(target) = volume.targets.keys().find(|target| table.at(target).is_some()) {
+            let message = format!("Volume {id:?} cannot be unstaged: it is still published at {}", target.display());
+            return Err(Error::new(ErrorKind::NotReady, message));
+        }
+        if let Err(error) = volume.core.flush().await {
+            // The service is away: keep mount and data, the kubelet asks again. Any other refusal will not pass, and a
+            // node must not be stuck with it for ever.
+            if error.kind == ErrorKind::Unavailable {
+                return Err(Error { kind: ErrorKind::Unsaved, ..error });
+            }
+            tracing::error!(volume = id, "data is lost, the service refuses it: {}", super::chain(&error));
+        }
+        self.volumes.lock().remove(id);
+        if let Some((_, view)) = &volume.staged {
+            view.end().await?;
+        }
+        remove_path(&path).await
+    }
+}
+
+/// A handle names one container; two PersistentVolumes that use one handle for two containers would mix their data.
+fn check_same(volume: &Volume, spec: &VolumeSpec) -> Result<()> {
+    let (known, wanted) = (volume.core.location(), &spec.location);
+    if known == wanted {
+        return Ok(());
+    }
+    let message = format!(
+        "Volume {:?} is already mounted on this node from {known}, not from {wanted}: give each PersistentVolume a \
+         volumeHandle of its own",
+        spec.id
+    );
+    Err(Error::new(ErrorKind::Occupied, message))
+}
+
+/// Makes room at `path`: dead mounts go, a working one of another driver stays.
+async fn clear(path: &Path) -> Result<Found> {
+    let found = Found::at(table()?.at(path));
+    match found {
+        Found::ForeignFuse if bind::foreign_mount_answers(path, FOREIGN_ANSWER_DEADLINE).await => return Ok(found),
+        Found::DeadOrOurs | Found::ForeignFuse => {
+            tracing::warn!(path = %path.display(), "a dead FUSE mount is there: removing it");
+            bind::detach(path).await.map_err(|error| Error::system("detach", path, error))?;
+            bind::unmount(path).await.map_err(|error| Error::system("unmount", path, error))?;
+        }
+        Found::Other => {
+            let message = format!("Something else is mounted at {}: unmount it first", path.display());
+            return Err(Error::new(ErrorKind::Occupied, message));
+        }
+        Found::Nothing => {}
+    }
+    Ok(Found::Nothing)
+}

@@ -1,0 +1,53 @@
+//! What to mount: plain data, complete before anything is touched.
+
+use crate::{
+    blob::{Location, Metadata},
+    credential::Credential,
+    fs, fuse,
+};
+
+/// Metadata name of a container that this driver made: who. Deleting one asks for it (`createdBy` of the Azure Blob CSI
+/// driver; names of metadata have no case).
+pub const CREATED_BY: &str = "createdby";
+
+/// Metadata name of the size that was asked for, in bytes: a container has none of its own, and `df`, volume statistics
+/// and repeated CreateVolume calls need one.
+pub const CAPACITY: &str = "azblobcsicapacity";
+
+/// Metadata name of the volume for which the container was made.
+pub const VOLUME_NAME: &str = "azblobcsivolume";
+
+/// Reads the size out of a container's metadata.
+#[must_use]
+pub fn recorded_capacity(metadata: &Metadata) -> Option<u64> {
+    metadata.get(CAPACITY)?.parse().ok()
+}
+
+/// A volume, as a request describes it.
+#[derive(Clone, Debug)]
+pub struct VolumeSpec {
+    /// The volumeHandle. Volumes of one id share one core on a node.
+    pub id: String,
+    /// Container and prefix.
+    pub location: Location,
+    /// What to sign with, until a later request brings another.
+    pub credential: Credential,
+    /// Makes a missing container on first use, under this owner's name.
+    pub create_container: Option<String>,
+    /// How the file system behaves. `prefix` and `scope` are filled in when it is opened.
+    pub settings: fs::Settings,
+    /// How blobs look that carry no owner and modes, before any pod's group.
+    pub view: fs::ViewSettings,
+    /// Options of mount(2). `source` is filled in when it is mounted.
+    pub session: fuse::SessionOptions,
+    /// The mount options name a group: a pod's fsGroup then changes nothing.
+    pub fixed_group: bool,
+}
+
+impl VolumeSpec {
+    /// The view of a pod whose fsGroup is `group`.
+    #[must_use]
+    pub fn view_for(&self, group: Option<u32>) -> fs::ViewSettings {
+        fs::ViewSettings { forced_gid: group.filter(|_| !self.fixed_group), ..self.view.clone() }
+    }
+}
