@@ -8,6 +8,7 @@
 //! | `adapter` | one short method a request |
 //! | `convert` | the kernel's types to ours and back |
 //! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
+//! | `open_handles` | what one kernel has open, to release what it forgets at the end |
 //! | `notifier` | tells the kernel what changed behind its back |
 //!
 //! The process must never hold a descriptor, or call stat(2), inside one of its own mounts: it would wait for itself.
@@ -19,6 +20,7 @@ mod dispatch;
 mod error;
 mod mount;
 mod notifier;
+mod open_handles;
 mod session;
 
 pub use error::Error;

@@ -394,3 +394,49 @@ async fn readers_wait_for_pinned_memory_and_go_on_when_it_is_unpinned() {
     drop(stream);
     harness.assert_at_rest();
 }
+
+/// Goal: whatever fails, is evicted or is cut, a read gives the bytes of its version or an error.
+/// Method: readers of four files in the smallest budget, in order and at random, while every tenth request meets a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_get_the_right_bytes_or_an_error_under_faults_and_pressure() {
+    const READS: u64 = 1500;
+    let harness = Harness::new(MEMORY_BYTES_MIN);
+    let lengths = [3000, 70_000, 9 * MIB + 77, 40 * MIB];
+    let contents: Vec<_> = (0..4).map(|at| harness.blob(&format!("f{at}"), lengths[at], at as u64)).collect();
+    let readers: Vec<_> = (0..6_u64)
+        .map(|reader| {
+            let (cache, store, contents) = (harness.cache.clone(), Arc::clone(&harness.store), contents.clone());
+            tokio::spawn(async move {
+                let (stream, mut random, mut at, mut failed) = (cache.stream(), reader + 1, 0, 0);
+                for read in 0..READS {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let seed = (random >> 33) % 4;
+                    let (content, length) = (&contents[seed as usize], lengths[seed as usize]);
+                    at = if read % 3 == 0 { (random >> 20) % length } else { at % length };
+                    let range = at..at + (random >> 40) % (MIB + 1);
+                    if read % 10 == 0 {
+                        let faults = [Fault::Refuse(ErrorKind::Server), Fault::Break(90_000), Fault::CutShort(1)];
+                        store.fault(faults[((random >> 50) % 3) as usize]);
+                    }
+                    match cache.read(content, range.clone(), &stream).await {
+                        Ok(bytes) => assert_eq!(bytes.to_vec(), store.bytes(seed, range.start..range.end.min(length))),
+                        Err(error) => {
+                            assert!(matches!(error.kind, ErrorKind::Server | ErrorKind::Corrupt), "{error}");
+                            failed += 1;
+                        }
+                    }
+                    at = range.end;
+                }
+                failed
+            })
+        })
+        .collect();
+    let mut failed = 0;
+    for reader in readers {
+        failed += reader.await.unwrap();
+    }
+    assert!(failed > 0, "no fault ever met a reader");
+    drop(contents);
+    until(|| harness.cache.gauges().windows == 0).await;
+    harness.assert_at_rest();
+}

@@ -21,6 +21,7 @@ use super::{
     convert::{asks_nothing, bare_attr, caller, file_attr, file_type, number, rename_mode, set_time},
     dispatch::Dispatch,
     mount::REQUEST_BYTES_MAX,
+    open_handles::OpenHandles,
 };
 
 /// Entries asked for at a time: enough to fill a reply of most kernels, few enough not to be thrown away by the others.
@@ -52,6 +53,7 @@ pub(super) struct Adapter {
     pub(super) fs: Arc<FileSystem>,
     pub(super) view: Arc<View>,
     pub(super) dispatch: Dispatch,
+    pub(super) open: Arc<OpenHandles>,
     /// INIT features that are not used although the kernel has them (tests of older kernels' behaviour).
     pub(super) masked_features: u64,
 }
@@ -68,10 +70,6 @@ fn answer_entry(reply: ReplyEntry, entry: Entry) {
 
 fn answer_done(reply: ReplyEmpty, (): ()) {
     reply.ok();
-}
-
-fn answer_opened(reply: ReplyOpen, handle: HandleId) {
-    reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
 }
 
 impl Filesystem for Adapter {
@@ -96,7 +94,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, count: u64) {
-        self.fs.forget(&self.view, number(inode), count);
+        self.dispatch.now("forget", || self.fs.forget(&self.view, number(inode), count));
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
@@ -209,7 +207,11 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = self.context(request);
         let work = async move { fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await };
-        self.dispatch.start("open", reply, work, answer_opened);
+        let open = Arc::clone(&self.open);
+        self.dispatch.start("open", reply, work, move |reply, handle| {
+            open.add_file(handle);
+            reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
+        });
     }
 
     fn create(
@@ -224,7 +226,9 @@ impl Filesystem for Adapter {
     ) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.create_file(&caller, number(parent), &name, mode, Access::from_flags(flags)).await };
-        self.dispatch.start("create", reply, work, |reply, (entry, handle)| {
+        let open = Arc::clone(&self.open);
+        self.dispatch.start("create", reply, work, move |reply, (entry, handle)| {
+            open.add_file(handle);
             let (attr, handle) = (file_attr(&entry.attr), FileHandle(handle.0));
             reply.created(&entry.ttl, &attr, Generation(0), handle, FopenFlags::FOPEN_KEEP_CACHE);
         });
@@ -280,6 +284,7 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        self.open.remove_file(HandleId(handle.0));
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.release(HandleId(handle.0)).await };
         self.dispatch.spawn("release", reply, work, answer_done);
@@ -294,7 +299,9 @@ impl Filesystem for Adapter {
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.open_directory(number(inode)) };
-        self.dispatch.start("opendir", reply, work, |reply, handle| {
+        let open = Arc::clone(&self.open);
+        self.dispatch.start("opendir", reply, work, move |reply, handle| {
+            open.add_directory(handle);
             reply.opened(FileHandle(handle.0), FopenFlags::empty());
         });
     }
@@ -337,7 +344,8 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.close_directory(HandleId(handle.0));
+        self.open.remove_directory(HandleId(handle.0));
+        self.dispatch.now("releasedir", || self.fs.close_directory(HandleId(handle.0)));
         reply.ok();
     }
 

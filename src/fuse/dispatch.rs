@@ -6,7 +6,7 @@
 use std::{
     any::Any,
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, Waker},
 };
 
@@ -77,6 +77,18 @@ impl InFlight {
         }
     }
 
+    /// Runs something short on a thread that must survive it.
+    fn guard(&self, operation: &'static str, work: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            self.note_panic(operation, &*panic);
+        }
+    }
+
+    fn note_panic(&self, operation: &'static str, panic: &(dyn Any + Send)) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(operation, "a defect made this operation fail: {}", panic_text(panic));
+    }
+
     /// Operations that panicked so far.
     pub(super) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
@@ -132,6 +144,11 @@ impl Dispatch {
         }
     }
 
+    /// Runs what never waits and answers nothing, or answers itself.
+    pub(super) fn now(&self, operation: &'static str, work: impl FnOnce()) {
+        self.in_flight.guard(operation, work);
+    }
+
     /// Runs `work` as a task from the beginning. For operations that always ask the service, or hash and copy much.
     pub(super) fn spawn<T: Send + 'static, R: Refuse>(
         &self,
@@ -156,14 +173,14 @@ fn finish<T, R: Refuse>(
     answer: impl FnOnce(R, T),
 ) {
     match outcome {
-        Ok(Ok(value)) => answer(reply, value),
+        // A reply that is dropped by a panic answers EIO by itself.
+        Ok(Ok(value)) => ticket.0.guard(operation, || answer(reply, value)),
         Ok(Err(error)) => {
             log_error(operation, &error);
             reply.refuse(Errno::from_i32(error.errno));
         }
         Err(panic) => {
-            ticket.0.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(operation, "a defect made this operation fail: {}", panic_text(&*panic));
+            ticket.0.note_panic(operation, &*panic);
             reply.refuse(Errno::EIO);
         }
     }
@@ -240,8 +257,10 @@ mod tests {
         let broken = || async { if true { panic!("broken") } else { Ok(1) } };
         dispatch.start("test", Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);
         dispatch.spawn("test", Recorder(Arc::clone(&told[1])), broken(), Recorder::accept);
+        dispatch.now("test", || panic!("broken"));
+        dispatch.start("test", Recorder(Arc::default()), async { Ok(1) }, |_, _: u32| panic!("broken"));
         dispatch.in_flight.idle().await;
         assert!(told.iter().all(|told| *told.lock() == Some(Err(libc::EIO))));
-        assert_eq!(dispatch.in_flight.panics(), 2);
+        assert_eq!(dispatch.in_flight.panics(), 4);
     }
 }

@@ -1,7 +1,7 @@
 //! One mount and the threads that serve it.
 //!
 //! ```text
-//! Serving --umount(2) by anybody, abort--> Ended --every reply given, view removed--> Closed
+//! Serving --umount(2) by anybody, abort--> Ended --all replied, released and saved--> Closed
 //! ```
 //! Nothing acknowledged is lost at the end: umount(2) may drop queued RELEASEs (DESIGN 10.13), so what is dirty is saved
 //! before and after, whatever the kernel still told us.
@@ -27,6 +27,7 @@ use super::{
     connection::Connection,
     dispatch::{Dispatch, InFlight},
     mount, notifier,
+    open_handles::OpenHandles,
 };
 
 /// Threads that read requests. Each answers what memory holds and hands the rest to tasks, so few are needed; more than
@@ -92,6 +93,7 @@ pub struct Session {
     connection: Option<Connection>,
     phase: watch::Receiver<Phase>,
     in_flight: Arc<InFlight>,
+    open: Arc<OpenHandles>,
 }
 
 impl Session {
@@ -212,10 +214,12 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     let device = mount::mount_at(&mount_point, options)?;
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
+    let open = Arc::new(OpenHandles::default());
     let adapter = Adapter {
         fs: Arc::clone(&fs),
         view: Arc::clone(&view),
         dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
+        open: Arc::clone(&open),
         masked_features: options.masked_features,
     };
     let mut config = Config::default();
@@ -238,7 +242,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
         let _ = ended_out.send(());
     });
     thread.map_err(undo)?;
-    let session = Session { mount_point, fs, view, connection, phase, in_flight };
+    let session = Session { mount_point, fs, view, connection, phase, in_flight, open };
     runtime.spawn(close(session.ending(notifier), ended, phase_out));
     Ok(session)
 }
@@ -262,6 +266,7 @@ struct Ending {
     fs: Arc<FileSystem>,
     view: Arc<View>,
     in_flight: Arc<InFlight>,
+    open: Arc<OpenHandles>,
     notifier: JoinHandle<()>,
     mount_point: PathBuf,
 }
@@ -272,6 +277,7 @@ impl Session {
             fs: Arc::clone(&self.fs),
             view: Arc::clone(&self.view),
             in_flight: Arc::clone(&self.in_flight),
+            open: Arc::clone(&self.open),
             notifier,
             mount_point: self.mount_point.clone(),
         }
@@ -285,6 +291,7 @@ async fn close(ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase:
     let _ = phase.send(Phase::Ended);
     ending.notifier.abort();
     ending.in_flight.idle().await;
+    ending.open.release_all(&ending.fs).await;
     let saved: fs::Result<()> = ending.fs.flush_all().await;
     if let Err(error) = saved {
         tracing::error!(mount = %ending.mount_point.display(), "saving after the end: {}", error.to_chain());
