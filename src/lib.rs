@@ -17,9 +17,11 @@
 
 pub mod blob;
 pub mod cache;
+pub mod cli;
 pub mod credential;
 pub mod csi;
 pub mod fs;
 pub mod fuse;
 pub mod sync;
+pub mod telemetry;
 pub mod volume;

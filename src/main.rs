@@ -1,3 +1,7 @@
 //! The one binary. It only picks the role; what a role does is in `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    azblob_csi::cli::main()
+}

@@ -16,7 +16,10 @@ pub use document::{markdown, options_help};
 pub use table::{Effect, Row, TABLE, Takes};
 pub use value::{format_bytes, parse_bytes, parse_duration};
 
-use crate::fs::{Consistency, METADATA_TTL_DEFAULT, Settings, ViewSettings};
+use crate::{
+    fs::{Consistency, METADATA_TTL_DEFAULT, Settings, ViewSettings},
+    fuse::SessionOptions,
+};
 
 /// Permission bits where `allow_other` is given without any mode: blobfuse does the same, and pods that run under
 /// another uid rely on it.
@@ -45,6 +48,10 @@ pub struct MountOptions {
     pub consistency: Option<Consistency>,
     /// Shows names that POSIX cannot hold under escapes.
     pub escape_names: bool,
+    /// Programs on the mount cannot be run.
+    pub no_exec: bool,
+    /// The kernel does not touch access times.
+    pub no_atime: bool,
     /// Makes the container when it is missing.
     pub create_container: bool,
     /// Asks the service at every exclusive create.
@@ -160,6 +167,19 @@ impl MountOptions {
             dir_mode: self.dir_mode.or(for_all).unwrap_or(default.dir_mode),
             read_only: self.read_only,
             ..default
+        }
+    }
+
+    /// How the mount itself is made under these options. `source` is what mount(8) shows.
+    #[must_use]
+    pub fn session_options(&self, source: String) -> SessionOptions {
+        SessionOptions {
+            source,
+            allow_other: self.allow_other,
+            read_only: self.read_only || self.consistency == Some(Consistency::Immutable),
+            no_exec: self.no_exec,
+            no_atime: self.no_atime,
+            ..SessionOptions::default()
         }
     }
 

@@ -252,15 +252,18 @@ pub const TABLE: &[Row] = &[
     ),
     none("nosuid", Takes::Flag, "set-user-id bits never count on this file system"),
     none("nodev", Takes::Flag, "device nodes never count on this file system"),
-    refused(
-        "noexec",
-        Takes::Flag,
-        "files could still be run; remove the option, or forbid execution with a security profile",
+    sets("noexec", Takes::Flag, "false", "Programs on the mount cannot be run.", |o, v| {
+        assign(&mut o.no_exec, parse_flag(v))
+    }),
+    known_as(
+        sets("noatime", Takes::Flag, "false", "The kernel does not touch access times.", |o, v| {
+            assign(&mut o.no_atime, parse_flag(v))
+        }),
+        &["nodiratime"],
     ),
-    known_as(none("noatime", Takes::Flag, "access times are not kept"), &["nodiratime", "relatime"]),
     known_as(
         none("defaults", Takes::Flag, MOUNT8),
-        &["_netdev", "nofail", "noauto", "auto", "user", "users", "exec", "suid", "dev", "async", "sync"],
+        &["_netdev", "nofail", "noauto", "auto", "user", "users", "exec", "suid", "dev", "relatime", "async", "sync"],
     ),
     none("fsname", Takes::Text, "the source of the mount is always the container's URL"),
     none("max_read", Takes::Number, "request sizes are tuned after mounting"),

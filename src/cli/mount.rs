@@ -1,0 +1,215 @@
+//! `azblob-csi mount`: one container, one mount point, in the foreground.
+//!
+//! Prints `ready` on stdout once the mount answers. SIGTERM and SIGINT save everything, unmount and end the process; so
+//! does umount(8) from elsewhere. Knows nothing of CSI; what is mounted and how is decided by flags, options and
+//! environment here, everything else below.
+
+mod place;
+
+use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Failure, memory};
+use crate::{
+    blob::{self, AzureStore, BlobStore as _, ErrorKind, ListRequest, Metadata, RequestLimits},
+    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT},
+    credential::CredentialSlot,
+    fs::{FileSystem, Resources},
+    fuse::Session,
+    volume::options::{MountOptions, options_help, parse_bytes, parse_duration},
+};
+use place::Place;
+
+const EXAMPLES: &str = "\
+Examples:
+  AZURE_STORAGE_KEY=... azblob-csi mount https://acme.blob.core.windows.net/logs /mnt/logs
+  AZURE_STORAGE_SAS_TOKEN='sv=...' azblob-csi mount --account acme -o ro logs/2026 /mnt/logs
+  AZURE_STORAGE_CONNECTION_STRING=UseDevelopmentStorage=true azblob-csi mount --create-container demo /mnt/demo
+
+Credentials come from the environment, the first that is set: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY,
+AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; none means a public container. A SAS in the URL works too, but other
+users of this machine can see it.
+";
+
+/// Mount a container in the foreground, until SIGTERM, SIGINT or umount.
+#[derive(Debug, clap::Args)]
+#[command(allow_missing_positional = true, after_long_help = format!("{EXAMPLES}\n{}", options_help()))]
+pub struct Args {
+    /// https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX], http://HOST:PORT/ACCOUNT/CONTAINER[/PREFIX], or
+    /// CONTAINER[/PREFIX] with the account from --account or the environment. Without it: AZURE_STORAGE_CONTAINER.
+    container_url: Option<String>,
+    /// An existing directory.
+    mount_point: PathBuf,
+    /// Mount options, as in fstab; see below. May be given several times.
+    #[arg(short = 'o', value_name = "LIST")]
+    options: Vec<String>,
+    /// The storage account, where the URL does not name it.
+    #[arg(long)]
+    account: Option<String>,
+    /// Make the container when it is missing.
+    #[arg(long)]
+    create_container: bool,
+    /// Memory of the whole process, e.g. 512MiB [default: 70 % of the cgroup's limit, or 512MiB without one].
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    memory: Option<u64>,
+    /// Most that one sequential reader fetches ahead.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
+    read_ahead: u64,
+    /// Where unsaved data goes that does not fit the memory [default: $TMPDIR, or /tmp]. Its files have no name and go
+    /// with the process.
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+    /// How old names and attributes may be, e.g. 10s [default: 10s].
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    metadata_ttl: Option<Duration>,
+    /// close-to-open, exclusive or immutable [default: close-to-open].
+    #[arg(long, value_name = "MODE")]
+    consistency: Option<String>,
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    match bytes >= MEMORY_BYTES_MIN {
+        true => Ok(bytes),
+        false => Err(format!("at least {} MiB are needed", MEMORY_BYTES_MIN >> 20)),
+    }
+}
+
+impl Args {
+    /// The options of `-o` with those of the flags on top.
+    fn mount_options(&self) -> Result<MountOptions, Failure> {
+        let flags = [
+            self.metadata_ttl.map(|ttl| format!("metadata-ttl={}", ttl.as_secs_f64())),
+            self.consistency.as_ref().map(|mode| format!("consistency={mode}")),
+            self.create_container.then(|| "create-container".to_owned()),
+        ];
+        let items = self.options.iter().cloned().chain(flags.into_iter().flatten());
+        let (options, warnings) = MountOptions::parse(items).map_err(|error| Failure::from_chain(&error))?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(options)
+    }
+}
+
+/// Mounts, serves until told to end, unmounts.
+///
+/// # Errors
+/// [`Failure`], without a mount left behind.
+pub fn run(args: Args) -> Result<(), Failure> {
+    let options = args.mount_options()?;
+    let place = Place::find(args.container_url.as_deref(), args.account.as_deref(), &options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    let cache = CacheOptions {
+        memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
+        read_ahead_bytes: args.read_ahead,
+    };
+    let resources = Resources {
+        cache: Cache::new(cache, runtime.handle().clone()),
+        spool: Some(args.spool_dir.unwrap_or_else(std::env::temp_dir)),
+        runtime: runtime.handle().clone(),
+    };
+    let served = runtime.block_on(serve(place, options, args.mount_point, Arc::new(resources)));
+    // What still runs in the background (a prefetch, a retry) is of no use to anybody now.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+async fn serve(
+    place: Place,
+    options: MountOptions,
+    mount_point: PathBuf,
+    resources: Arc<Resources>,
+) -> Result<(), Failure> {
+    // Signals from here on are handled: one that comes while we mount ends us in order as well.
+    let mut stop = Stop::listen()?;
+    let source = place.location.to_string();
+    let mounted = tokio::select! {
+        mounted = mount(place, &options, mount_point, resources) => mounted?,
+        () = stop.asked() => return Ok(()),
+    };
+    tracing::info!(source, mount = %mounted.mount_point().display(), "serving");
+    announce_ready();
+    tokio::select! {
+        () = stop.asked() => tracing::info!("told to end: saving and unmounting"),
+        () = mounted.ended() => tracing::info!("unmounted from outside: saving"),
+    }
+    tokio::select! {
+        unmounted = mounted.unmount() => unmounted.map_err(|error| Failure::from_chain(&error)),
+        () = stop.asked() => Err(Failure::new("told to end again while saving: data may be missing from the container")),
+    }
+}
+
+async fn mount(
+    place: Place,
+    options: &MountOptions,
+    mount_point: PathBuf,
+    resources: Arc<Resources>,
+) -> Result<Session, Failure> {
+    let source = place.location.to_string();
+    let cannot = |error: &blob::Error| Failure {
+        message: format!("cannot mount {source}: {}", Failure::from_chain(error).message),
+        remedy: error.remedy(),
+    };
+    let mut settings = options.settings();
+    settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
+    settings.scope = place.scope();
+    let slot = CredentialSlot::new(place.credential);
+    let store = AzureStore::new(place.location, slot, RequestLimits::STANDARD).map_err(|error| cannot(&error))?;
+    check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container)
+        .await
+        .map_err(|error| cannot(&error))?;
+    let file_system = FileSystem::open(Arc::new(store), resources, settings).await.map_err(|error| {
+        let message = format!("cannot mount {source}: {}", error.to_chain());
+        Failure { message, remedy: error.source.and_then(|source| source.remedy()) }
+    })?;
+    Session::mount(file_system, options.view_settings(), &mount_point, options.session_options(source.clone()))
+        .await
+        .map_err(|error| Failure::from_chain(&error))
+}
+
+/// Asks for one name below the prefix: the least that every credential that can be of use may do. Makes the container
+/// when it is missing and we were told to.
+async fn check(store: &AzureStore, prefix: &str, create: bool) -> blob::Result<()> {
+    let request = ListRequest { prefix: prefix.to_owned(), delimited: true, marker: None, max_results: Some(1) };
+    match store.list(&request).await {
+        Err(error) if error.kind == ErrorKind::ContainerNotFound && create => {}
+        answered => return answered.map(drop),
+    }
+    match store.create_container(&Metadata::new()).await {
+        // Somebody else was faster.
+        Err(error) if error.kind == ErrorKind::Precondition => Ok(()),
+        created => created,
+    }
+}
+
+/// Tells whoever started us. A reader that is gone is no reason to end the mount.
+fn announce_ready() {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "ready").and_then(|()| out.flush());
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("cannot listen to signals: {error}")));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next of them. Cancel-safe.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
