@@ -16,8 +16,9 @@ pub(super) enum Again {
 
 /// Judges an answer. `about_container`: the request was about the container itself, so a bare 404 means that.
 pub(super) fn classify(status: u16, code: Option<&str>, about_container: bool) -> (ErrorKind, Again) {
-    let by_code = code.and_then(by_code);
-    by_code.unwrap_or_else(|| by_status(status, about_container))
+    // 304 and 412 share the code ConditionNotMet.
+    let code = code.filter(|_| status != 304);
+    code.and_then(by_code).unwrap_or_else(|| by_status(status, about_container))
 }
 
 /// Codes that say more than their status.
@@ -100,6 +101,7 @@ mod tests {
             (409, "SnapshotsPresent", ErrorKind::Blocked),
             (412, "LeaseIdMissing", ErrorKind::Blocked),
             (412, "ConditionNotMet", ErrorKind::Precondition),
+            (304, "ConditionNotMet", ErrorKind::NotModified),
             (400, "InvalidBlockList", ErrorKind::Invalid),
             (400, "BlockCountExceedsLimit", ErrorKind::TooLarge),
             (403, "AuthenticationFailed", ErrorKind::Denied),

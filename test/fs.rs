@@ -1,0 +1,9 @@
+//! What a volume promises, through two doors: the core by its own calls (`core`), and the built binary on a real mount
+//! under programs that know nothing of us (the others). One binary for all, since linking it is slow.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
+
+mod support;
+
+#[path = "fs/core.rs"]
+mod core;

@@ -1,0 +1,142 @@
+//! A Blob service of one's own on the loopback interface, and what another client does to its one container.
+//! Knows nothing of file systems.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use azblob_csi::{
+    blob::{
+        AzureStore, BlobName, BlobStore, BlockId, Body, Condition, ContentHeaders, Location, LocationHints, Metadata,
+        RequestLimits, WriteOptions,
+    },
+    credential::{CredentialSlot, parse_connection_string},
+};
+use blob_emulator::{Emulator, FaultRule, Operation, Settings};
+use bytes::Bytes;
+
+/// The container of every test.
+pub const CONTAINER: &str = "volume";
+
+/// A service of its own, gone when dropped.
+pub struct Service {
+    emulator: Emulator,
+}
+
+impl Service {
+    /// Starts a service with one empty container.
+    pub fn start() -> Self {
+        let emulator = Emulator::start(Settings::default()).expect("the emulator starts");
+        emulator.create_container(CONTAINER);
+        Self { emulator }
+    }
+
+    /// The account's URL.
+    pub fn endpoint(&self) -> String {
+        self.emulator.endpoint()
+    }
+
+    /// The container's URL.
+    pub fn url(&self) -> String {
+        format!("{}/{CONTAINER}", self.endpoint())
+    }
+
+    /// The secret that must never be seen.
+    pub fn key(&self) -> String {
+        self.emulator.key()
+    }
+
+    /// Name of the account.
+    pub fn account(&self) -> &str {
+        self.emulator.account()
+    }
+
+    /// What the Azure SDKs call a connection string.
+    pub fn connection_string(&self) -> String {
+        self.emulator.connection_string()
+    }
+
+    /// A client of the container, with our own code.
+    pub fn store(&self) -> Arc<dyn BlobStore> {
+        let account = parse_connection_string("the test's connection string", &self.connection_string()).unwrap();
+        let (location, _) = Location::parse(&self.url(), &LocationHints::from(&account)).unwrap();
+        let slot = CredentialSlot::new(account.credential.unwrap());
+        Arc::new(AzureStore::new(location, slot, RequestLimits::STANDARD).unwrap())
+    }
+
+    /// Another client writes a blob with one Put Blob.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        self.put_with(name, bytes, &[]);
+    }
+
+    /// Another client writes a blob with metadata.
+    pub fn put_with(&self, name: &str, bytes: &[u8], metadata: &[(&str, &str)]) {
+        self.emulator.put(CONTAINER, name, bytes.to_vec(), metadata).unwrap();
+    }
+
+    /// Another client writes a blob of blocks, with ids of its own form.
+    pub async fn put_blocks(&self, name: &str, blocks: &[Vec<u8>]) {
+        let (store, name) = (self.store(), BlobName::new(name).unwrap());
+        let mut ids = Vec::new();
+        for (index, block) in blocks.iter().enumerate() {
+            let id = BlockId(Bytes::from(format!("{index:06}")));
+            store.put_block(&name, &id, Body::from(Bytes::from(block.clone()))).await.unwrap();
+            ids.push(id);
+        }
+        let options = WriteOptions {
+            condition: Condition::None,
+            metadata: Metadata::default(),
+            headers: ContentHeaders::default(),
+            access_tier: None,
+        };
+        store.put_block_list(&name, &ids, &options).await.unwrap();
+    }
+
+    /// Another client deletes a blob; whether it was there.
+    pub fn delete(&self, name: &str) -> bool {
+        self.emulator.delete(CONTAINER, name)
+    }
+
+    /// The bytes of a blob, as another client reads them.
+    pub fn blob(&self, name: &str) -> Vec<u8> {
+        self.find(name).unwrap_or_else(|| panic!("there is no blob {name}, only {:?}", self.names()))
+    }
+
+    /// The bytes of a blob, if it is there.
+    pub fn find(&self, name: &str) -> Option<Vec<u8>> {
+        self.emulator.get(CONTAINER, name)
+    }
+
+    /// The names of all blobs, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.emulator.names(CONTAINER)
+    }
+
+    /// The metadata of a blob.
+    pub fn metadata(&self, name: &str) -> BTreeMap<String, String> {
+        self.emulator.metadata(CONTAINER, name).expect("the blob exists").into_iter().collect()
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.emulator.counters().total()
+    }
+
+    /// Requests of one operation so far.
+    pub fn count(&self, operation: Operation) -> u64 {
+        self.emulator.counters().of(operation)
+    }
+
+    /// Bytes of request bodies so far.
+    pub fn bytes_in(&self) -> u64 {
+        self.emulator.counters().operations.values().map(|operation| operation.bytes_in).sum()
+    }
+
+    /// Makes requests go wrong.
+    pub fn fault(&self, rule: FaultRule) {
+        self.emulator.fault(rule);
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        self.emulator.clear_faults();
+    }
+}
