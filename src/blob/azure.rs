@@ -98,6 +98,8 @@ struct Shared {
     account_info: OnceCell<AccountInfo>,
     /// The service answered that it has no Put Block From URL, so it is not asked again.
     no_put_block_from_url: AtomicBool,
+    /// The service answered that it does not check CRC64, so blocks carry MD5 instead.
+    no_crc64: AtomicBool,
 }
 
 impl AzureStore {
@@ -141,6 +143,7 @@ impl AzureStore {
             engine,
             account_info: OnceCell::new(),
             no_put_block_from_url: AtomicBool::new(false),
+            no_crc64: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared), limits }
     }

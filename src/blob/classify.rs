@@ -52,6 +52,7 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         | "BlockListTooLong"
         | "ContentLengthLargerThanTierLimit" => Kind::TooLarge,
         "APINotImplemented"
+        | "FeatureNotSupported"
         | "FeatureVersionMismatch"
         | "FeatureNotYetSupportedForHierarchicalNamespaceAccounts"
         | "BlobTypeNotSupported"
@@ -106,6 +107,8 @@ mod tests {
             (400, "BlockCountExceedsLimit", ErrorKind::TooLarge),
             (403, "AuthenticationFailed", ErrorKind::Denied),
             (400, "InvalidAuthenticationInfo", ErrorKind::Denied),
+            // Azurite, for headers that it does not know.
+            (500, "FeatureNotSupported", ErrorKind::Unsupported),
         ] {
             assert_eq!(classify(status, Some(code), false), (kind, Again::Never), "{status} {code}");
         }

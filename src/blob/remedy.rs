@@ -13,7 +13,10 @@ impl Error {
         if self.status.is_none() {
             return self.without_answer();
         }
-        let account = self.host.split('.').next().unwrap_or_default();
+        // In path style the host is not the account's.
+        let labels: Vec<&str> = self.host.split('.').collect();
+        let host_style = labels.len() > 3 && labels.contains(&"blob");
+        let account = if host_style { labels[0] } else { self.host.as_str() };
         let container = self.resource.split('/').next().unwrap_or_default();
         let by_code = self.code.as_deref().and_then(|code| self.by_code(code, account, container));
         by_code.or_else(|| self.by_kind(container))
@@ -46,30 +49,30 @@ impl Error {
         let text = match code {
             "AuthenticationFailed" | "InvalidAuthenticationInfo" => self.authentication_failed(account),
             "NoAuthenticationInformation" | "PublicAccessNotPermitted" => format!(
-                "Container \"{container}\" is not public and no credential was given: set an account key, SAS or connection string."
+                "Container {container} is not public and no credential was given: set an account key, SAS or connection string."
             ),
             "KeyBasedAuthenticationNotPermitted" => format!(
-                "Account \"{account}\" forbids account keys (allowSharedKeyAccess is false): use a user delegation SAS, or allow key access in the account's configuration."
+                "Account {account} forbids account keys (allowSharedKeyAccess is false): use a user delegation SAS, or allow key access in the account's configuration."
             ),
             "AuthorizationPermissionMismatch" => format!(
-                "The credential is valid but lacks the permission for {}: a SAS needs sp=rl to read and rwdl with c or a to write, an identity needs the role Storage Blob Data Contributor (or Reader) on container \"{container}\".",
+                "The credential is valid but lacks the permission for {}: a SAS needs sp=rl to read and rwdl with c or a to write, an identity needs the role Storage Blob Data Contributor (or Reader) on container {container}.",
                 self.operation
             ),
             "AuthorizationFailure" => format!(
-                "The account's network rules refuse this machine: allow its subnet, address or private endpoint under \"Networking\" of account \"{account}\"."
+                "The account's network rules refuse this machine: allow its subnet, address or private endpoint under \"Networking\" of account {account}."
             ),
             "AuthorizationSourceIPMismatch" => "The SAS is limited to other addresses (sip): make one for this machine's outbound address.".to_owned(),
             "AuthorizationProtocolMismatch" => "The SAS allows https only (spr), and the endpoint is http: use the https endpoint.".to_owned(),
             "AuthorizationResourceTypeMismatch" => "The SAS does not cover this kind of resource: an account SAS needs srt=co (container and object).".to_owned(),
             "AuthorizationServiceMismatch" => "The SAS is for another service: an account SAS needs ss=b (Blob).".to_owned(),
             "InsufficientAccountPermissions" | "AccountIsDisabled" => format!(
-                "Account \"{account}\" is disabled or read-only here: check its state and the subscription's in the portal."
+                "Account {account} is disabled or read-only here: check its state and the subscription's in the portal."
             ),
             "ContainerNotFound" => format!(
-                "Container \"{container}\" does not exist: check its name, create it, or mount with createContainer (--create-container)."
+                "Container {container} does not exist: check its name, create it, or mount with createContainer (--create-container)."
             ),
             "ContainerBeingDeleted" => format!(
-                "Container \"{container}\" is being deleted, which takes the service half a minute or longer: try again later, or use another name."
+                "Container {container} is being deleted, which takes the service half a minute or longer: try again later, or use another name."
             ),
             "InvalidHeaderValue" | "UnsupportedHeader" => "The service does not know a header of ours: it may be older than version 2023-11-03 of the Blob protocol (Azurite: start it with --skipApiVersionCheck).".to_owned(),
             "AccountRequiresHttps" => "The account accepts https only: use the https endpoint.".to_owned(),
@@ -92,17 +95,17 @@ impl Error {
                 .to_owned();
         }
         format!(
-            "The account key or SAS is not valid for account \"{account}\": copy the current one (keys may have been rotated), check that it belongs to this account, and that this machine's clock is right."
+            "The account key or SAS is not valid for account {account}: copy the current one (keys may have been rotated), check that it belongs to this account, and that this machine's clock is right."
         )
     }
 
     fn by_kind(&self, container: &str) -> Option<String> {
         match self.kind {
             ErrorKind::ContainerNotFound => Some(format!(
-                "Container \"{container}\" does not exist: check its name, create it, or mount with createContainer (--create-container)."
+                "Container {container} does not exist: check its name, create it, or mount with createContainer (--create-container)."
             )),
             ErrorKind::Denied => Some(format!(
-                "The credential does not open container \"{container}\": check key, SAS permissions and network rules of the account."
+                "The credential does not open container {container}: check key, SAS permissions and network rules of the account."
             )),
             ErrorKind::Archived => Some("The blob is in the archive tier: rehydrate it (set its tier to Hot or Cool) and wait until that is done.".to_owned()),
             ErrorKind::Throttled => Some("The account is at its limit: spread the load, or ask for higher limits of the account.".to_owned()),

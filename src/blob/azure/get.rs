@@ -91,6 +91,9 @@ fn download(store: &AzureStore, name: &BlobName, call: &Call, range: &Range<u64>
     let md5_header = if reply.status == 206 { "x-ms-blob-content-md5" } else { "content-md5" };
     let properties = store.engine().promised(call, response::properties(&reply.headers, length, md5_header))?;
     let ReplyBody::Arriving(arriving) = reply.body else { return Err(store.engine().damaged(call, "no body")) };
+    if delivered.is_empty() {
+        return Ok(nothing(properties, range.start));
+    }
     let resuming = Resuming {
         store: store.clone(),
         name: name.clone(),
@@ -110,8 +113,10 @@ fn delivered(reply: &Reply) -> Option<(Range<u64>, u64)> {
     }
     let (range, length) = response::text(&reply.headers, "content-range")?.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last, length): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, length.parse().ok()?);
-    (first <= last && last < length).then(|| (first..last + 1, length))
+    let (first, last, length): (u64, i64, u64) = (first.parse().ok()?, last.parse().ok()?, length.parse().ok()?);
+    // Azurite answers a range that begins at the end with 206 and "bytes 10-9/10" (or "0--1/0"), the service with 416.
+    let end = u64::try_from(last.checked_add(1)?).ok()?;
+    (first <= end && end <= length).then_some((first..end, length))
 }
 
 /// A body under way. Not cancel-safe in the middle of a piece by nature: dropping it closes its connection.

@@ -46,7 +46,7 @@ pub(super) async fn put_blob(
 }
 
 /// The MD5 of a body; large ones are hashed on a thread for blocking work.
-async fn md5_of(body: &Body) -> [u8; 16] {
+pub(super) async fn md5_of(body: &Body) -> [u8; 16] {
     fn hash(body: &Body) -> [u8; 16] {
         let mut md5 = Md5::new();
         body.pieces().iter().for_each(|piece| md5.update(piece));

@@ -1,14 +1,18 @@
 //! Put Block and Put Block From URL: staging, which changes nothing that a reader sees. Staging the same bytes under
 //! the same id twice is the same as once, so an ambiguous try is simply repeated.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::atomic::Ordering, time::Duration};
 
 use azure_core::http::Method;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crc64fast_nvme::Digest;
 use url::Url;
 
-use super::{AzureStore, request::encode_block_id};
+use super::{
+    AzureStore,
+    put_blob::{encode_md5, md5_of},
+    request::{Call, encode_block_id},
+};
 use crate::{
     blob::{BlobName, BlockId, Body, ETag, Error, ErrorKind, Result},
     credential::{Credential, READ_PERMISSION, blob_sas},
@@ -22,14 +26,23 @@ pub(super) const FROM_URL: &str = "Put Block From URL";
 const SOURCE_SAS_LIFETIME: Duration = Duration::from_secs(20 * 60);
 
 pub(super) async fn put_block(store: &AzureStore, name: &BlobName, id: &BlockId, body: Body) -> Result<()> {
-    let call = store
-        .blob_call("Put Block", Method::Put, name)?
-        .query("comp", "block")
-        .query("blockid", &encode_block_id(id))
-        .header("x-ms-content-crc64", crc64(&body))
-        .body(body)
-        .commits();
+    let without_crc64 = &store.shared.no_crc64;
+    if !without_crc64.load(Ordering::Relaxed) {
+        let call = put_block_call(store, name, id, &body)?.header("x-ms-content-crc64", crc64(&body));
+        match store.engine().ask(&call, &store.limits).await {
+            // Azurite knows MD5 only.
+            Err(error) if error.kind == ErrorKind::Unsupported => without_crc64.store(true, Ordering::Relaxed),
+            outcome => return outcome.map(drop),
+        }
+    }
+    let digest = encode_md5(md5_of(&body).await);
+    let call = put_block_call(store, name, id, &body)?.header("content-md5", digest);
     store.engine().ask(&call, &store.limits).await.map(drop)
+}
+
+fn put_block_call(store: &AzureStore, name: &BlobName, id: &BlockId, body: &Body) -> Result<Call> {
+    let call = store.blob_call("Put Block", Method::Put, name)?;
+    Ok(call.query("comp", "block").query("blockid", &encode_block_id(id)).body(body.clone()).commits())
 }
 
 pub(super) async fn put_block_from_url(

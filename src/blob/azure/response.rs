@@ -137,8 +137,9 @@ pub(super) fn error_body(body: &[u8]) -> (Option<String>, ServiceMessage) {
     };
     let message = element("Message").unwrap_or_default();
     let detail = element("AuthenticationErrorDetail").unwrap_or_default();
-    // "Signature did not match. String to sign used was ..." quotes the request; the sentence before says enough.
-    let quotes_signature = detail.to_ascii_lowercase().contains("signature");
+    // "... String to sign used was ..." quotes the request and its signature; the sentence before says enough.
+    let lower = detail.to_ascii_lowercase();
+    let quotes_signature = lower.contains("string to sign") || lower.contains("mac signature");
     (
         element("Code").filter(|code| !code.is_empty()),
         ServiceMessage {

@@ -30,11 +30,25 @@ pub(super) fn page(xml: &[u8]) -> Result<ListPage, String> {
             Event::Text(text) => reading.text.push_str(&text.decode().map_err(|error| error.to_string())?),
             Event::CData(text) => reading.text.push_str(&text.decode().map_err(|error| error.to_string())?),
             Event::GeneralRef(entity) => reading.text.push(resolve(&entity)?),
-            Event::Eof if reading.complete => return Ok(reading.page),
+            Event::Eof if reading.complete => return Ok(in_order(reading.page)),
             Event::Eof => return Err("the listing ends in the middle".to_owned()),
             Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
         }
     }
+}
+
+/// Azurite puts the prefixes of a page before its blobs; the service has one order for both.
+fn in_order(mut page: ListPage) -> ListPage {
+    fn name(entry: &ListEntry) -> &str {
+        match entry {
+            ListEntry::Blob(name, _) => name.as_str(),
+            ListEntry::Prefix(prefix) => prefix,
+        }
+    }
+    if !page.entries.is_sorted_by(|one, next| name(one) <= name(next)) {
+        page.entries.sort_by(|one, other| name(one).cmp(name(other)));
+    }
+    page
 }
 
 /// The five named entities of XML, and characters by number.
@@ -244,8 +258,16 @@ mod tests {
     #[test]
     fn prefixes_and_the_marker_are_read() {
         let page = page(PAGE.as_bytes()).unwrap();
-        assert!(matches!(&page.entries[2], ListEntry::Prefix(prefix) if prefix == "dir/"));
+        assert!(page.entries.iter().any(|entry| matches!(entry, ListEntry::Prefix(prefix) if prefix == "dir/")));
         assert_eq!(page.next_marker.as_deref(), Some("m&1"));
+    }
+
+    #[test]
+    fn a_page_whose_prefixes_come_first_is_put_in_order() {
+        let xml = "<EnumerationResults><Blobs><BlobPrefix><Name>b/c/</Name></BlobPrefix><BlobPrefix><Name>a/</Name>\
+            </BlobPrefix></Blobs><NextMarker /></EnumerationResults>";
+        let names: Vec<_> = page(xml.as_bytes()).unwrap().entries.into_iter().collect();
+        assert!(matches!(&names[..], [ListEntry::Prefix(a), ListEntry::Prefix(b)] if a == "a/" && b == "b/c/"));
     }
 
     #[test]
