@@ -20,6 +20,7 @@ mod auth;
 mod blob;
 mod call;
 mod conditions;
+pub mod conformance;
 mod connection;
 mod container;
 mod control;

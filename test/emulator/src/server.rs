@@ -130,7 +130,8 @@ struct Exchange {
 impl Exchange {
     async fn run(self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Cut> {
         if request.uri().path().starts_with(control::PREFIX) {
-            let send = self.send_plan();
+            // Looking at the counters must not change them.
+            let send = SendPlan { counters: Arc::default(), ..self.send_plan() };
             return Ok(control::handle(&self.service, request, send).await);
         }
         let _in_flight = self.service.counters.begin();

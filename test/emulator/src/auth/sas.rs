@@ -31,13 +31,13 @@ const OVERRIDES: [(&str, &str); 5] = [
 pub(crate) fn verify(call: &Call, account: &Account) -> Result<Grant, ServiceError> {
     let get = |name: &str| call.query.get(name).unwrap_or_default();
     if get("sv").is_empty() {
-        return Err(failed("sv is mandatory and must not be empty."));
+        return Err(failed("A SAS needs sv."));
     }
     let for_account = call.query.get("ss").is_some() || call.query.get("srt").is_some();
     let policy = stored_policy(call, account)?;
     let text = if for_account { account_string(call)? } else { service_string(call)? };
     if !shared_key::matches(&account.keys, &text, get("sig")) {
-        return Err(failed(format!("Signature did not match. String to sign used was {text}")));
+        return Err(failed(format!("The signature is not that of this string to sign: {text}")));
     }
     let merged = |own: &str, stored: fn(&AccessPolicy) -> &String| {
         let own = get(own);
@@ -111,12 +111,7 @@ fn check_time(start: &str, expiry: &str, now: OffsetDateTime) -> Result<(), Serv
     let read = |name: &str, text: &str| {
         date::parse_sas(text).ok_or_else(|| failed(format!("{name} is no valid ISO 8601 time: '{text}'")))
     };
-    let outside = || {
-        failed(format!(
-            "Signature not valid in the specified time frame: Start [{start}] - Expiry [{expiry}] - Current [{}]",
-            date::http(now)
-        ))
-    };
+    let outside = || failed(format!("The SAS holds from '{start}' to '{expiry}', and it is {}", date::http(now)));
     if !start.is_empty() && !is_past(read("st", start)?, now) {
         return Err(outside());
     }

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
-use hyper::{HeaderMap, Method};
+use hyper::{HeaderMap, Method, header::HeaderName};
 use sha2::Sha256;
 use time::Duration;
 
@@ -80,18 +80,14 @@ impl Signed<'_> {
     }
 
     fn canonical_headers(&self) -> String {
-        let mut lines: Vec<_> = self
-            .headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-ms-"))
-            .map(|name| {
-                let values: Vec<_> =
-                    self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-                format!("{name}:{}\n", values.join(",").trim())
-            })
-            .collect();
-        lines.sort_unstable();
-        lines.concat()
+        let mut names: Vec<_> = self.headers.keys().filter(|name| name.as_str().starts_with("x-ms-")).collect();
+        // By name alone: "x-ms-range" goes before "x-ms-range-get-content-md5", though ':' sorts behind '-'.
+        names.sort_unstable_by_key(|name| name.as_str());
+        let line = |name: &HeaderName| {
+            let values = self.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+            format!("{name}:{}\n", values.collect::<Vec<_>>().join(",").trim())
+        };
+        names.into_iter().map(line).collect()
     }
 
     fn canonical_resource(&self) -> String {
@@ -143,7 +139,7 @@ pub(crate) fn verify(call: &Call, credential: &str, keys: &[String], lite: bool)
         return Err(failed("The request has neither a valid x-ms-date nor a valid Date header."));
     };
     if (call.now - at).abs() > SKEW_MAX {
-        return Err(failed(format!("Request date header too old or too new: '{}'.", date::http(at))));
+        return Err(failed(format!("The date of the request is more than 15 minutes off: '{}'.", date::http(at))));
     }
     let signed = Signed {
         method: &call.method,
@@ -156,5 +152,5 @@ pub(crate) fn verify(call: &Call, credential: &str, keys: &[String], lite: bool)
     if matches(keys, &text, signature) {
         return Ok(());
     }
-    Err(failed(format!("The MAC signature found in the HTTP request is not that of this string to sign: '{text}'.")))
+    Err(failed(format!("The signature is not that of this string to sign: '{text}'.")))
 }
