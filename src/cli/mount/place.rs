@@ -28,8 +28,9 @@ impl Place {
         let settings = match account_settings_from(&variable, account) {
             // The key is there, its account may be in the URL.
             Err(error @ credential::Error::KeyWithoutAccount { .. }) => {
-                let named = url.and_then(|url| Location::parse(url, &LocationHints::default()).ok());
-                let Some((location, _)) = named else { return Err(Failure::from_chain(&error)) };
+                let Some(url) = url.filter(|url| url.contains("://")) else { return Err(Failure::from_chain(&error)) };
+                let (location, _) =
+                    Location::parse(url, &LocationHints::default()).map_err(|error| Failure::from_chain(&error))?;
                 account_settings_from(&variable, Some(location.account()))
             }
             settings => settings,

@@ -1,0 +1,116 @@
+//! A running `azblob-csi mount`. Dropping it ends the process and detaches the mount, whatever happened.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{mountinfo::detach_below, program::wait_until};
+
+/// A mount must be ready, and a wrong one must have failed, within this time.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Saving and unmounting takes at most this long in any test.
+const END_WITHIN: Duration = Duration::from_secs(120);
+
+/// How a mount ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; `None` when it was killed.
+    pub code: Option<i32>,
+    /// Its log.
+    pub log: String,
+}
+
+/// See the module's doc.
+pub struct Mount {
+    child: Child,
+    point: PathBuf,
+    log: PathBuf,
+}
+
+impl Mount {
+    /// Starts `command`, which mounts on `point`, and waits for its `ready`.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command, point: PathBuf, log: &Path) -> Self {
+        let stderr = File::create(log).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
+        let (said, hear) = mpsc::channel();
+        let out = child.stdout.take().unwrap();
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = said.send(line);
+            }
+        });
+        let mount = Self { child, point, log: log.to_owned() };
+        match hear.recv_timeout(READY_WITHIN) {
+            Ok(line) => assert_eq!(line, "ready", "the first line on stdout"),
+            Err(_) => panic!("{command:?} was not ready within {READY_WITHIN:?}: {}", mount.log()),
+        }
+        mount
+    }
+
+    /// Its root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.point
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.point.join(name)
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Most memory that it has had resident so far, in bytes (VmHWM).
+    #[must_use]
+    pub fn peak_rss_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// Ends it as an operator does (SIGTERM); it must save, unmount and exit with 0.
+    #[track_caller]
+    pub fn unmount(self) -> Ended {
+        let ended = self.end_with(Signal::SIGTERM);
+        assert_eq!(ended.code, Some(0), "{}", ended.log);
+        ended
+    }
+
+    /// Ends it with a signal and waits.
+    #[track_caller]
+    pub fn end_with(mut self, signal: Signal) -> Ended {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        let status = wait_until(&mut self.child, Instant::now() + END_WITHIN);
+        let Some(status) = status else { panic!("{signal} did not end the mount in {END_WITHIN:?}: {}", self.log()) };
+        Ended { code: status.code(), log: self.log() }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        // After SIGKILL the kernel keeps the mount, answering ENOTCONN, until somebody takes it away.
+        detach_below(&self.point);
+    }
+}

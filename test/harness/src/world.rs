@@ -1,0 +1,172 @@
+//! A world for one scenario: an emulator with an empty container, a directory, and the binary under test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use blob_emulator::{Emulator, Settings};
+use tempfile::TempDir;
+
+use crate::{
+    Mount,
+    mountinfo::{detach_below, mounts_below},
+    program::{Finished, run},
+};
+
+/// The container that every world has.
+const CONTAINER: &str = "data";
+
+/// No command line of ours may take longer to fail.
+const FAIL_WITHIN: Duration = Duration::from_secs(10);
+
+/// See the module's doc. Dropping it checks the invariants.
+pub struct World {
+    binary: &'static str,
+    emulator: Emulator,
+    directory: TempDir,
+    mounts: AtomicU32,
+}
+
+impl World {
+    /// A world around the binary at `binary` (`env!("CARGO_BIN_EXE_azblob-csi")`).
+    #[must_use]
+    pub fn new(binary: &'static str) -> Self {
+        let emulator = Emulator::start(Settings::default()).unwrap();
+        emulator.create_container(CONTAINER);
+        Self { binary, emulator, directory: tempfile::tempdir().unwrap(), mounts: AtomicU32::new(0) }
+    }
+
+    /// The service, to look into and to turn its knobs.
+    #[must_use]
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// Name of its container.
+    #[must_use]
+    pub fn container(&self) -> &'static str {
+        CONTAINER
+    }
+
+    /// URL of its container.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}/{CONTAINER}", self.emulator.endpoint())
+    }
+
+    /// A path in its directory; nothing is made.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A new, empty directory in it.
+    #[must_use]
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// The binary, with an environment that holds the emulator's key and nothing of the caller's.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.binary);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AZURE_") || name.starts_with("AZBLOB_"))
+        {
+            command.env_remove(name);
+        }
+        command.args(args).env("AZURE_STORAGE_KEY", self.emulator.key());
+        command
+    }
+
+    /// Mounts its container, with extra arguments, on a fresh mount point.
+    #[track_caller]
+    #[must_use]
+    pub fn mount(&self, args: &[&str]) -> Mount {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let mount_point = self.directory(&format!("mnt{number}"));
+        let url = self.url();
+        let mut all = vec!["mount"];
+        all.extend(args);
+        all.extend([url.as_str(), mount_point.to_str().unwrap()]);
+        Mount::start(self.command(&all), mount_point, &self.path(&format!("mnt{number}.log")))
+    }
+
+    /// Runs the binary with arguments that must fail: exit code 1, soon, one sentence, no panic.
+    #[track_caller]
+    pub fn fails(&self, command: &mut Command) -> String {
+        let finished = run(command, FAIL_WITHIN);
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        assert!(finished.stdout.is_empty(), "nothing belongs on stdout: {finished:?}");
+        assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+        self.assert_no_secret(&finished.stderr);
+        assert_eq!(mounts_below(self.directory.path()), Vec::<String>::new(), "a failed mount left something behind");
+        finished.stderr
+    }
+
+    /// Runs another program to its end.
+    #[track_caller]
+    pub fn run(&self, command: &mut Command, limit: Duration) -> Finished {
+        run(command, limit)
+    }
+
+    /// Fails when a secret of this world stands in `text`.
+    #[track_caller]
+    pub fn assert_no_secret(&self, text: &str) {
+        assert!(!text.contains(&self.emulator.key()), "the account key stands in: {text}");
+        // Signatures of requests and SAS alike.
+        for mark in ["sig=", "SharedKey "] {
+            for found in text.split(mark).skip(1) {
+                let value: String = found.chars().take_while(|c| !c.is_whitespace()).collect();
+                let hidden = value.is_empty()
+                    || value.starts_with(['"', '*', '<', ',', ')', '(', '&', '.'])
+                    || value.starts_with("REDACTED");
+                let prose = mark == "SharedKey " && !value.contains(':');
+                assert!(hidden || prose, "a signature stands in the output behind {mark}: {value}");
+            }
+        }
+    }
+
+    fn check(&self, directory: &Path) {
+        let left = mounts_below(directory);
+        assert_eq!(left, Vec::<String>::new(), "mounts were left behind");
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let text = fs::read(entry.path()).unwrap();
+                let text = String::from_utf8_lossy(&text);
+                self.assert_no_secret(&text);
+                assert!(!text.contains("panicked at"), "a panic stands in {}: {text}", entry.path().display());
+            }
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            detach_below(self.directory.path());
+            for entry in fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "log") {
+                    print_tail(&entry.path());
+                }
+            }
+        } else {
+            self.check(self.directory.path());
+        }
+    }
+}
+
+/// The end of a log, for a test that failed: the log of a long test is megabytes.
+fn print_tail(path: &Path) {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(30);
+    eprintln!("--- {} ({} lines) ---\n{}", path.display(), lines.len(), lines[from..].join("\n"));
+}

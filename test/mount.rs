@@ -1,0 +1,36 @@
+//! `azblob-csi mount` as a user sees it: the real binary, a real FUSE mount, a Blob service on loopback.
+//!
+//! | file | claim |
+//! |---|---|
+//! | `programs` | git, cp, tar, sqlite3 and fio work; what they wrote is what other clients read |
+//! | `names` | every blob is reachable under its name, or hidden for a reason |
+//! | `versions` | two mounts never mix versions or overwrite each other in silence |
+//! | `failures` | what cannot be mounted says why and how to mend it, soon, and leaves nothing behind |
+//! | `crash` | what was acknowledged survives kill -9 |
+//! | `memory` | memory stays inside the budget |
+//! | `ending` | every orderly end saves first |
+
+// Helpers of tests fail the test by panicking, like the tests themselves.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "mount/crash.rs"]
+mod crash;
+#[path = "mount/ending.rs"]
+mod ending;
+#[path = "mount/failures.rs"]
+mod failures;
+#[path = "mount/memory.rs"]
+mod memory;
+#[path = "mount/names.rs"]
+mod names;
+#[path = "mount/programs.rs"]
+mod programs;
+#[path = "mount/versions.rs"]
+mod versions;
+
+use harness::World;
+
+/// A world around the binary that was just built.
+fn world() -> World {
+    World::new(env!("CARGO_BIN_EXE_azblob-csi"))
+}
