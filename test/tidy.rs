@@ -70,7 +70,8 @@ fn sources() -> Vec<Source> {
 
 /// The part of a file that ships: everything before its test module.
 fn production(source: &Source) -> &str {
-    let is_test = source.path.starts_with("test/") || source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
+    let is_test =
+        source.path.starts_with("test/") || source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
     if is_test {
         return "";
     }
@@ -100,18 +101,25 @@ fn functions_are_not_too_long(source: &Source) -> Vec<String> {
         let words: Vec<&str> = text.split_whitespace().take_while(|word| !word.contains('(')).collect();
         let starts = text.contains("fn ") && !text.starts_with("//") && !text.contains('"');
         let qualifiers = ["pub", "pub(super)", "pub(crate)", "async", "const", "unsafe", "extern"];
-        let is_function = starts && words.iter().take_while(|word| **word != "fn").all(|word| qualifiers.contains(word))
+        let is_function = starts
+            && words.iter().take_while(|word| **word != "fn").all(|word| qualifiers.contains(word))
             || text.starts_with("pub(") && starts;
         if !is_function {
             continue;
         }
+        // A signature ends with the brace of its body, or with the semicolon of a declaration.
+        let signature_end = lines[first..].iter().find(|line| line.ends_with(['{', ';', '}']));
+        if !signature_end.is_some_and(|line| line.ends_with('{')) {
+            continue;
+        }
         let close = format!("{}}}", " ".repeat(indent));
-        let length = lines[first..].iter().position(|line| *line == close || (indent > 0 && line.trim() == ";"));
-        if let Some(length) = length.map(|length| length + 1)
-            && length > FUNCTION_LINES_MAX
-            && lines[first..first + length].iter().any(|line| line.trim_end().ends_with('{'))
-        {
-            found.push(format!("{}:{}: a function of {length} lines, {FUNCTION_LINES_MAX} are the limit", source.path, first + 1));
+        let length = lines[first..].iter().position(|line| *line == close).map(|last| last + 1);
+        if let Some(length) = length.filter(|length| *length > FUNCTION_LINES_MAX) {
+            found.push(format!(
+                "{}:{}: a function of {length} lines, {FUNCTION_LINES_MAX} are the limit",
+                source.path,
+                first + 1
+            ));
         }
     }
     found
@@ -128,15 +136,19 @@ fn rooms_depend_downwards(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     let text = production(source);
     for (above, name) in ROOMS.iter().enumerate().filter(|(above, _)| *above < own) {
-        let direct = text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
-            line.contains(&format!("crate::{name}::")) || line.contains(&format!("crate::{name};"))
-        });
+        let direct = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .any(|line| line.contains(&format!("crate::{name}::")) || line.contains(&format!("crate::{name};")));
         let grouped = text.split("use crate::{").skip(1).any(|group| {
             let group = group.split("};").next().unwrap();
             top_level_names(group).iter().any(|used| used == name)
         });
         if direct || grouped {
-            found.push(format!("{}: room {} uses {name}, which stands above it ({above} < {own})", source.path, ROOMS[own]));
+            found.push(format!(
+                "{}: room {} uses {name}, which stands above it ({above} < {own})",
+                source.path, ROOMS[own]
+            ));
         }
     }
     found
@@ -177,19 +189,15 @@ fn holds_nothing_banned(source: &Source) -> Vec<String> {
 
 type Rule = fn(&Source) -> Vec<String>;
 
-const RULES: [Rule; 5] = [
-    opens_with_its_purpose,
-    is_not_too_long,
-    functions_are_not_too_long,
-    rooms_depend_downwards,
-    holds_nothing_banned,
-];
+const RULES: [Rule; 5] =
+    [opens_with_its_purpose, is_not_too_long, functions_are_not_too_long, rooms_depend_downwards, holds_nothing_banned];
 
 #[test]
 fn every_file_keeps_the_house_rules() {
     let sources = sources();
     assert!(sources.len() > 50, "only {} files were found", sources.len());
-    let broken: Vec<String> = sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect();
+    let broken: Vec<String> =
+        sources.iter().flat_map(|source| RULES.iter().flat_map(move |rule| rule(source))).collect();
     assert!(broken.is_empty(), "{} house rules are broken:\n{}", broken.len(), broken.join("\n"));
 }
 
@@ -201,10 +209,15 @@ fn every_rule_catches_what_breaks_it() {
     catches(opens_with_its_purpose, &snippet("src/a.rs", "use std::fs;\n".into()));
     catches(is_not_too_long, &snippet("src/a.rs", "x\n".repeat(601)));
     passes(is_not_too_long, &snippet("src/a.rs", format!("{}#[cfg(test)]\n{}", "x\n".repeat(500), "x\n".repeat(500))));
-    let body = |lines: usize| format!("impl A {{\n    pub async fn f() {{\n{}    }}\n}}\n", "        x();\n".repeat(lines));
+    let body =
+        |lines: usize| format!("impl A {{\n    pub async fn f() {{\n{}    }}\n}}\n", "        x();\n".repeat(lines));
     catches(functions_are_not_too_long, &snippet("src/a.rs", body(69)));
     passes(functions_are_not_too_long, &snippet("src/a.rs", body(68)));
-    for text in ["use crate::csi::Node;\n", "use crate::{\n    blob,\n    fuse::{Session, Error},\n};\n", "fn f() { crate::cli::main() }\n"] {
+    for text in [
+        "use crate::csi::Node;\n",
+        "use crate::{\n    blob,\n    fuse::{Session, Error},\n};\n",
+        "fn f() { crate::cli::main() }\n",
+    ] {
         catches(rooms_depend_downwards, &snippet("src/fs/a.rs", text.into()));
     }
     let down = "use crate::{blob::{self, fuse}, cache};\n// crate::cli::main\n#[cfg(test)]\nuse crate::cli::main;\n";
@@ -227,10 +240,8 @@ fn every_promise_names_tests_that_exist() {
     let all: String = sources().into_iter().map(|source| source.text).collect();
     let named = promised_tests(&page);
     assert!(named.len() > 10, "the page names only {} tests", named.len());
-    let missing: Vec<_> = named
-        .iter()
-        .filter(|name| !all.contains(&format!("fn {}(", name.rsplit("::").next().unwrap())))
-        .collect();
+    let missing: Vec<_> =
+        named.iter().filter(|name| !all.contains(&format!("fn {}(", name.rsplit("::").next().unwrap()))).collect();
     assert!(missing.is_empty(), "docs/SEMANTICS.md names tests that do not exist: {missing:#?}");
     let promises = page.lines().filter(|line| line.starts_with("- ")).count();
     let with_tests = page.split("\n- ").skip(1).filter(|promise| promise.contains("(test")).count();
