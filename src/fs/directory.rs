@@ -126,22 +126,23 @@ impl Listing {
         self.slots.lock().slots.len()
     }
 
-    /// Puts a name in, or renews what is known of it. A number that was set aside for the name stays, unless the kind
-    /// changed.
+    /// Puts a name in, or renews what is known of it.
     pub fn put(&self, slot: Slot) {
         let mut slots = self.slots.lock();
         match slots.index.get(&slot.name).copied() {
-            Some(position) => {
-                let number = slots.slots[position].number;
-                let same = slots.slots[position].kind == slot.kind && !slots.slots[position].gone;
-                slots.slots[position] = Slot { number: if same { number } else { slot.number }, ..slot };
-            }
+            Some(position) => slots.slots[position] = slot,
             None => {
                 let position = slots.slots.len();
                 slots.index.insert(Arc::clone(&slot.name), position);
                 slots.slots.push(slot);
             }
         }
+    }
+
+    /// Whether what the listing says of `name` (if anything) is older than `seen`.
+    fn is_older(&self, name: &str, seen: Instant) -> bool {
+        let slots = self.slots.lock();
+        slots.index.get(name).is_none_or(|&position| slots.slots[position].seen < seen)
     }
 
     /// Takes a name out; its position stays as a gap.
@@ -255,6 +256,21 @@ impl Directory {
             known.absent.clear();
         }
         known.absent.insert(name.into(), asked);
+        if let Some(listing) = known.listing.as_ref().filter(|listing| listing.is_older(name, asked)) {
+            listing.remove(name);
+        }
+    }
+
+    /// Remembers what the service said of a single name, where the listing says something older.
+    pub fn note_present(&self, slot: Slot) {
+        let mut known = self.known.lock();
+        if known.touched.get(&*slot.name).is_some_and(|touched| *touched >= slot.seen) {
+            return;
+        }
+        known.absent.remove(&*slot.name);
+        if let Some(listing) = known.listing.as_ref().filter(|listing| listing.is_older(&slot.name, slot.seen)) {
+            listing.put(slot);
+        }
     }
 
     /// Puts a name in that was made or changed here.

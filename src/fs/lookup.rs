@@ -197,6 +197,23 @@ impl FileSystem {
 
     /// Brings the table in line with what was found under a name, and returns the inode that has it now.
     pub(super) fn settle(self: &Arc<Self>, parent: &Arc<Inode>, name: &str, found: &Found) -> Result<Held> {
+        let held = self.settle_inode(parent, name, found)?;
+        if let (Some(directory), Some(_)) = (&parent.directory, &found.properties)
+            && found.kind == held.inode.kind
+        {
+            directory.note_present(Slot {
+                name: Arc::from(name),
+                number: held.inode.number,
+                kind: found.kind,
+                properties: found.properties.clone(),
+                seen: found.seen,
+                gone: false,
+            });
+        }
+        Ok(held)
+    }
+
+    fn settle_inode(self: &Arc<Self>, parent: &Arc<Inode>, name: &str, found: &Found) -> Result<Held> {
         loop {
             let gone = || Error::new(libc::ESTALE, "the directory is gone");
             let Some(child) = self.table.child(parent.number, name) else {
@@ -317,26 +334,33 @@ impl FileSystem {
     /// # Errors
     /// ESTALE when it is not: the name then leads to the new version, or nowhere, and the old inode is detached.
     pub(super) async fn revalidate(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
-        let stale = || Error::new(libc::ESTALE, "another client has replaced the blob");
-        let Some((parent, name)) = self.table.place(inode.number) else { return Err(stale()) };
-        let Some(etag) = inode.state.lock().base.as_ref().map(|base| base.etag.clone()) else { return Ok(()) };
+        match self.successor(inode).await? {
+            None => Ok(()),
+            Some(_) => Err(replaced_elsewhere()),
+        }
+    }
+
+    /// As [`Self::revalidate`], but a new version under the name is returned, so that it is not asked for again.
+    pub(super) async fn successor(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<Option<Held>> {
+        let Some((parent, name)) = self.table.place(inode.number) else { return Err(replaced_elsewhere()) };
+        let Some(etag) = inode.state.lock().base.as_ref().map(|base| base.etag.clone()) else { return Ok(None) };
         let asked = Instant::now();
         let blob = self.blob_name(inode)?;
         match self.store.head(&blob, &Condition::NotMatch(etag)).await {
             Err(error) if error.kind == ErrorKind::NotModified => {
                 let mut state = inode.state.lock();
                 state.checked = state.checked.max(Some(asked));
-                Ok(())
+                Ok(None)
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 if inode.state.lock().is_local() {
-                    return Ok(());
+                    return Ok(None);
                 }
                 self.detach(parent, &name, inode);
                 if let Ok(directory) = self.directory_inode(parent) {
                     self.note_absent(&directory, &name, asked);
                 }
-                Err(stale())
+                Err(replaced_elsewhere())
             }
             Err(error) => Err(Error::from_store(format!("cannot check {blob}"), error)),
             Ok(properties) => {
@@ -344,7 +368,7 @@ impl FileSystem {
                 let found = Found { kind, properties: Some(Arc::new(properties)), seen: asked, number: None };
                 let directory = self.directory_inode(parent)?;
                 let held = self.settle(&directory, &name, &found)?;
-                if held.inode.number == inode.number { Ok(()) } else { Err(stale()) }
+                Ok((held.inode.number != inode.number).then_some(held))
             }
         }
     }
@@ -380,6 +404,10 @@ impl FileSystem {
 /// Whether a foreign ETag stands for the same bytes: equal length and equal MD5 (DESIGN 10.3).
 pub(super) fn has_same_bytes(base: &Base, properties: &BlobProperties) -> bool {
     base.length == properties.length && base.content_md5.is_some() && base.content_md5 == properties.content_md5
+}
+
+fn replaced_elsewhere() -> Error {
+    Error::new(libc::ESTALE, "another client has replaced the blob")
 }
 
 fn no_entry(name: &str) -> Error {

@@ -24,16 +24,19 @@ pub struct CheckedOpens {
 const CHECKED_OPENS_MAX: usize = 1024;
 
 impl CheckedOpens {
-    fn expect(&self, thread: u32, number: InodeNumber) {
+    /// Remembers the retry; returns the inodes of retries that will not come any more.
+    fn expect(&self, thread: u32, number: InodeNumber) -> Vec<InodeNumber> {
         let mut by_thread = self.by_thread.lock();
+        let mut given_up = Vec::new();
         if by_thread.len() >= CHECKED_OPENS_MAX {
-            by_thread.clear();
+            given_up.extend(by_thread.drain().map(|(_, number)| number));
         }
-        by_thread.insert(thread, number);
+        given_up.extend(by_thread.insert(thread, number));
+        given_up
     }
 
-    fn take(&self, thread: u32, number: InodeNumber) -> bool {
-        self.by_thread.lock().remove(&thread) == Some(number)
+    fn take(&self, thread: u32) -> Option<InodeNumber> {
+        self.by_thread.lock().remove(&thread)
     }
 }
 
@@ -51,9 +54,16 @@ impl FileSystem {
         if inode.kind == Kind::Directory {
             return Err(Error::new(libc::EISDIR, "a directory is read with readdir"));
         }
-        if self.must_check_open(&inode) && !self.checked_opens.take(caller.pid, number) {
-            self.check_open(caller, &inode).await?;
+        let checked = self.checked_opens.take(caller.pid);
+        let result = match checked {
+            Some(checked) if checked == number => Ok(()),
+            _ if self.must_check_open(&inode) => self.check_open(caller, &inode).await,
+            _ => Ok(()),
+        };
+        if let Some(checked) = checked {
+            self.table.release(checked, 1);
         }
+        result?;
         check_openable(&inode.state.lock(), access)?;
         let handle = self.add_handle(&inode, access);
         if access.truncate
@@ -72,15 +82,14 @@ impl FileSystem {
     }
 
     async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>) -> Result<()> {
-        let place = self.table.place(inode.number);
-        let checked = self.revalidate(inode).await;
-        if let (Err(error), Some((parent, name))) = (&checked, place)
-            && error.errno == libc::ESTALE
-            && let Some(now) = self.table.child(parent, &name)
-        {
-            self.checked_opens.expect(caller.pid, now.number);
+        let Some(successor) = self.successor(inode).await? else { return Ok(()) };
+        // Held until the retry, so that the lookup in between finds it without asking again.
+        if self.table.hold(successor.inode.number, 1) {
+            for given_up in self.checked_opens.expect(caller.pid, successor.inode.number) {
+                self.table.release(given_up, 1);
+            }
         }
-        checked
+        Err(Error::new(libc::ESTALE, "the name leads to another client's version"))
     }
 
     /// Opens a handle on an inode that was checked.
