@@ -491,7 +491,7 @@ fn next_work(inode: &Inode) -> Result<Work> {
         return Ok(Work::Layer(Arc::clone(layer)));
     }
     if state.overlay.is_some() {
-        if state.staging > 0 {
+        if !state.staging.is_empty() {
             state.draining = true;
             return Ok(Work::Drain);
         }

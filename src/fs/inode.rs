@@ -10,6 +10,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -128,8 +129,8 @@ pub struct State {
     pub writers: u32,
     /// Open handles that may read.
     pub readers: u32,
-    /// Blocks of `overlay` on their way to the service.
-    pub staging: u32,
+    /// Where the stretches of `overlay` begin that are on their way to the service; none is sent twice at once.
+    pub staging: BTreeSet<u64>,
     /// A commit waits for those: no more are sent ahead.
     pub draining: bool,
     /// The name is about to go or to change: nothing may be sent ahead under it.
@@ -207,7 +208,7 @@ impl Inode {
             opened: 0,
             writers: 0,
             readers: 0,
-            staging: 0,
+            staging: BTreeSet::new(),
             draining: false,
             name_in_motion: false,
             orphan: None,

@@ -162,7 +162,7 @@ impl FileSystem {
         let sent = {
             let state = inode.state.lock();
             let sent = |layer: &Overlay| layer.staged().next().is_some();
-            state.committing.is_some() || state.staging > 0 || state.overlay.as_ref().is_some_and(sent)
+            state.committing.is_some() || !state.staging.is_empty() || state.overlay.as_ref().is_some_and(sent)
         };
         if sent {
             self.commit_locked(inode).await?;

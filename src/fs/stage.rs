@@ -27,7 +27,7 @@ const MIB: u64 = 1 << 20;
 const STRETCHES: [(u64, u64); 3] = [(32 << 30, 8 * MIB), (480 << 30, 64 * MIB), (u64::MAX, 256 * MIB)];
 /// Stretches of one file on their way at once: enough to fill 16 connections (DESIGN 5), few enough to leave memory to
 /// other writers. A guess until the write benchmark exists.
-const STAGING_MAX: u32 = 16;
+const STAGING_MAX: usize = 16;
 /// Length of the block ids that we choose: a nonce of the writer, then a counter (DESIGN 10.7).
 const BLOCK_ID_BYTES: usize = 16;
 const NONCE_BYTES: usize = 8;
@@ -96,7 +96,7 @@ pub fn stretch_at(position: u64) -> Range<u64> {
 /// Whether blocks of this inode may be sent ahead now.
 fn may_stage(state: &State) -> bool {
     let known = state.base.as_ref().is_none_or(|base| base.kind == BlobKind::Block && base.blocks.is_some());
-    known && state.fate == Fate::Linked && state.staging < STAGING_MAX && !state.draining && !state.name_in_motion
+    known && state.fate == Fate::Linked && state.staging.len() < STAGING_MAX && !state.draining && !state.name_in_motion
 }
 
 impl FileSystem {
@@ -119,14 +119,14 @@ impl FileSystem {
         };
         stretches.dedup();
         stretches.into_iter().for_each(|stretch| self.stage(inode, stretch));
-        inode.state.lock().staging > 0
+        !inode.state.lock().staging.is_empty()
     }
 
     /// Sends one stretch in the background, if all of it is there and nothing speaks against it.
     fn stage(self: &Arc<Self>, inode: &Arc<Inode>, range: Range<u64>) {
         let (body, fingerprint, id) = {
             let mut state = inode.state.lock();
-            if !may_stage(&state) {
+            if !may_stage(&state) || state.staging.contains(&range.start) {
                 return;
             }
             let id_length = state
@@ -137,7 +137,7 @@ impl FileSystem {
             let Some(overlay) = state.overlay.as_ref().filter(|overlay| overlay.is_stageable(&range)) else { return };
             let Some(body) = overlay.share(&range) else { return };
             let fingerprint = overlay.fingerprint(&range);
-            state.staging += 1;
+            state.staging.insert(range.start);
             (body, fingerprint, self.writer.block_id(id_length))
         };
         let (file_system, inode) = (Arc::clone(self), Arc::clone(inode));
@@ -160,7 +160,7 @@ impl FileSystem {
 
     fn finish_staging(&self, inode: &Inode, run: StagedRun, fingerprint: &[usize], result: Result<()>) {
         let mut state = inode.state.lock();
-        state.staging -= 1;
+        state.staging.remove(&run.range.start);
         // The bytes are dirty still where it failed: the commit sends them, and reports what it meets.
         let sent = result.inspect_err(|error| tracing::debug!("{}", error.to_chain())).is_ok();
         // A file that is only written gives its memory back at once; one that may be read keeps it while there is room.

@@ -111,7 +111,7 @@ impl FileSystem {
             let droppable = state.readers == 0 || self.resources.spool.is_none();
             let freed = state.overlay.as_mut().filter(|_| droppable).map_or(0, Overlay::drop_staged);
             let resident = state.overlay.as_ref().map_or(0, Overlay::resident_bytes);
-            (freed, state.staging > 0, resident)
+            (freed, !state.staging.is_empty(), resident)
         };
         if freed > 0 {
             return Ok(true);
