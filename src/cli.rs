@@ -2,8 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 failed with one sentence and its fix on stderr. stdout carries only what programs read.
 
+pub mod controller;
+mod driver;
 mod memory;
 pub mod mount;
+pub mod node;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -28,6 +32,8 @@ struct Root {
 #[derive(Debug, clap::Subcommand)]
 enum Role {
     Mount(mount::Args),
+    Node(node::Args),
+    Controller(controller::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -74,6 +80,8 @@ pub fn main() -> ExitCode {
         .map_err(|error| Failure::from_chain(&error))
         .and_then(|()| match root.role {
             Role::Mount(args) => mount::run(args),
+            Role::Node(args) => node::run(args),
+            Role::Controller(args) => controller::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,7 +19,6 @@ use super::{
 use crate::{
     blob::{Location, LocationHints},
     credential::{Cloud, Credential},
-    fuse,
     volume::{VolumeSpec, options::MountOptions},
 };
 
@@ -124,6 +123,7 @@ impl MountRequest<'_> {
         let account = self.account(defaults)?;
         let location = account.location(&format!("{container}/{prefix}"))?;
         let create = self.attributes.flag("createcontainer")? || options.create_container;
+        let session = options.session_options(location.to_string());
         let mut view = options.view_settings();
         view.read_only |= self.access.read_only;
         Ok(VolumeSpec {
@@ -133,7 +133,7 @@ impl MountRequest<'_> {
             create_container: create.then(|| defaults.driver_name.clone()),
             settings: options.settings(),
             view,
-            session: fuse::SessionOptions { allow_other: true, ..fuse::SessionOptions::default() },
+            session,
             fixed_group: options.gid.is_some(),
         })
     }

@@ -204,7 +204,7 @@ impl ViewMount {
     async fn mount(core: &Core, spec: &VolumeSpec, settings: ViewSettings, path: &Path) -> Result<Arc<Self>> {
         let options = fuse::SessionOptions {
             source: core.location().to_string(),
-            read_only: settings.read_only,
+            read_only: settings.read_only || spec.session.read_only,
             ..spec.session.clone()
         };
         let session = Session::mount(Arc::clone(core.file_system()), settings.clone(), path, options)

@@ -1,0 +1,253 @@
+//! A node plugin and a controller over their real sockets, on the emulator, with real mounts.
+//!
+//! Files are touched by child processes only, as pods do: a process must never hold a descriptor inside its own mounts.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a step that fails here fails the test")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+    time::Duration,
+};
+
+use azblob_csi::{
+    blob::Connections,
+    cache::{Cache, CacheOptions},
+    credential::Cloud,
+    csi::{
+        plugin::{NodeOptions, serve_controller, serve_node},
+        proto::v1::{
+            CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
+            NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume, VolumeCapability,
+            controller_client::ControllerClient,
+            node_client::NodeClient,
+            volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
+        },
+        request::Defaults,
+    },
+    fs,
+    volume::{Shared, bind, mountinfo::MountTable},
+};
+use blob_emulator::{Emulator, Settings};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::transport::{Channel, Endpoint};
+
+/// The driver's usual name.
+pub const DRIVER: &str = "blob.csi.azure.com";
+/// No test waits longer for a child process: a mount that hangs must fail the test, not the machine.
+const CHILD_SECONDS: &str = "30";
+
+/// Everything that one test runs.
+pub struct Cluster {
+    pub emulator: Emulator,
+    pub node: NodeClient<Channel>,
+    pub controller: ControllerClient<Channel>,
+    directory: tempfile::TempDir,
+    stops: Vec<oneshot::Sender<()>>,
+    served: Vec<JoinHandle<()>>,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let emulator = Emulator::start(Settings::default()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("plugins_registry")).unwrap();
+        let mut cluster = Self {
+            node: NodeClient::new(channel(&directory.path().join("node.sock"))),
+            controller: ControllerClient::new(channel(&directory.path().join("controller.sock"))),
+            emulator,
+            directory,
+            stops: Vec::new(),
+            served: Vec::new(),
+        };
+        cluster.start_node().await;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let endpoint = cluster.path("controller.sock").display().to_string();
+        let connections = Connections::new(8).unwrap();
+        cluster.served.push(tokio::spawn(async move {
+            let stopped = async { stopped.await.unwrap_or_default() };
+            serve_controller(&endpoint, defaults(), connections, stopped).await.unwrap();
+        }));
+        cluster.stops.push(stop);
+        until(|| cluster.path("controller.sock").exists()).await;
+        cluster
+    }
+
+    async fn start_node(&mut self) {
+        let cache = Cache::new(CacheOptions::default(), tokio::runtime::Handle::current());
+        let resources = fs::Resources { cache, spool: None, runtime: tokio::runtime::Handle::current() };
+        let shared = Shared { resources: Arc::new(resources), connections: Connections::new(16).unwrap() };
+        let options = NodeOptions {
+            endpoint: format!("unix://{}", self.path("node.sock").display()),
+            node_id: "node-1".to_owned(),
+            kubelet_directory: self.directory.path().to_owned(),
+            registration_path: None,
+            defaults: defaults(),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        self.served.push(tokio::spawn(async move {
+            let stopped = async { stopped.await.unwrap_or_default() };
+            serve_node(options, shared, stopped).await.unwrap();
+        }));
+        self.stops.push(stop);
+        until(|| self.path("node.sock").exists() && self.registration().exists()).await;
+    }
+
+    /// Tells both roles to end, and waits until they have.
+    pub async fn stop(&mut self) {
+        self.stops.drain(..).for_each(|stop| stop.send(()).unwrap_or_default());
+        for served in self.served.drain(..) {
+            served.await.unwrap();
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn registration(&self) -> PathBuf {
+        self.path(&format!("plugins_registry/{DRIVER}-reg.sock"))
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub fn secrets(&self) -> BTreeMap<String, String> {
+        map(&[("connectionstring", &self.emulator.connection_string())])
+    }
+
+    /// A secret with a key of the right form that the service does not take.
+    pub fn wrong_secrets(&self) -> BTreeMap<String, String> {
+        map(&[
+            ("accountname", self.emulator.account()),
+            ("accountkey", "d3Jvbmcga2V5IG9mIHRoZSByaWdodCBmb3JtIQ=="),
+            ("blobendpoint", &self.emulator.endpoint()),
+        ])
+    }
+
+    pub async fn create(&mut self, name: &str, parameters: &[(&str, &str)]) -> Result<Volume, tonic::Status> {
+        let request = CreateVolumeRequest {
+            name: name.to_owned(),
+            capacity_range: Some(CapacityRange { required_bytes: 5 << 30, limit_bytes: 0 }),
+            volume_capabilities: vec![capability(Mode::MultiNodeMultiWriter, None)],
+            parameters: map(parameters),
+            secrets: self.secrets(),
+            ..CreateVolumeRequest::default()
+        };
+        Ok(self.controller.create_volume(request).await?.into_inner().volume.unwrap())
+    }
+
+    pub fn stage_request(&self, volume: &Volume) -> NodeStageVolumeRequest {
+        NodeStageVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            staging_target_path: self.text("staging"),
+            volume_capability: Some(capability(Mode::MultiNodeMultiWriter, None)),
+            secrets: self.secrets(),
+            volume_context: volume.volume_context.clone(),
+            ..NodeStageVolumeRequest::default()
+        }
+    }
+
+    pub fn publish_request(&self, volume: &Volume, target: &str) -> NodePublishVolumeRequest {
+        NodePublishVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            staging_target_path: self.text("staging"),
+            target_path: self.text(target),
+            volume_capability: Some(capability(Mode::MultiNodeMultiWriter, None)),
+            volume_context: volume.volume_context.clone(),
+            ..NodePublishVolumeRequest::default()
+        }
+    }
+
+    /// A new volume, staged at `staging`.
+    pub async fn staged(&mut self, name: &str) -> Volume {
+        let volume = self.create(name, &[]).await.unwrap();
+        self.node.node_stage_volume(self.stage_request(&volume)).await.unwrap();
+        volume
+    }
+
+    pub async fn publish(&mut self, volume: &Volume, target: &str) {
+        self.node.node_publish_volume(self.publish_request(volume, target)).await.unwrap();
+    }
+
+    pub async fn unpublish(&mut self, volume: &Volume, target: &str) {
+        let request =
+            NodeUnpublishVolumeRequest { volume_id: volume.volume_id.clone(), target_path: self.text(target) };
+        self.node.node_unpublish_volume(request).await.unwrap();
+    }
+
+    pub async fn unstage(&mut self, volume: &Volume) -> Result<(), tonic::Status> {
+        let request =
+            NodeUnstageVolumeRequest { volume_id: volume.volume_id.clone(), staging_target_path: self.text("staging") };
+        self.node.node_unstage_volume(request).await.map(drop)
+    }
+
+    /// Mounts below the test's directory.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let directory = self.directory.path().canonicalize().unwrap();
+        MountTable::read().unwrap().below(&directory).map(|mount| mount.mount_point.clone()).collect()
+    }
+
+    /// Runs a shell command in the test's directory as a pod would: in another process. Returns its output.
+    pub async fn shell(&self, script: &str) -> Output {
+        let (directory, script) = (self.directory.path().to_owned(), script.to_owned());
+        let run = move || {
+            let mut command = Command::new("timeout");
+            command.args(["-k", "5", CHILD_SECONDS, "sh", "-c", &script]).current_dir(directory).output().unwrap()
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+
+    /// As [`Self::shell`]; must succeed. Returns stdout, trimmed.
+    pub async fn sh(&self, script: &str) -> String {
+        let output = self.shell(script).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{script}: {error}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for mount_point in self.mounts().iter().rev() {
+            nix::mount::umount2(mount_point, nix::mount::MntFlags::MNT_DETACH).ok();
+        }
+    }
+}
+
+fn defaults() -> Defaults {
+    Defaults { driver_name: DRIVER.to_owned(), cloud: Cloud::default() }
+}
+
+fn channel(socket: &Path) -> Channel {
+    Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap().connect_lazy()
+}
+
+pub fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+pub fn capability(mode: Mode, group: Option<u32>) -> VolumeCapability {
+    let volume_mount_group = group.map(|group| group.to_string()).unwrap_or_default();
+    VolumeCapability {
+        access_mode: Some(AccessMode { mode: mode.into() }),
+        access_type: Some(AccessType::Mount(MountVolume { volume_mount_group, ..MountVolume::default() })),
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let waited = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waited).await.expect("the socket appears");
+}
+
+/// Takes a mount away behind the driver's back.
+pub async fn tear(path: &Path) {
+    bind::detach(path).await.unwrap();
+}
