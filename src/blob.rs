@@ -28,5 +28,5 @@ pub use name::{BlobName, InvalidName};
 pub use retry::RequestLimits;
 pub use store::{
     AccountInfo, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed, CommittedBlock,
-    Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, Metadata, WriteOptions,
+    Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, ListedBlock, Metadata, WriteOptions,
 };

@@ -9,10 +9,11 @@ mod service;
 mod signing;
 
 use azblob_csi::blob::{
-    BlobKind, BlobStore, BlockId, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, Metadata,
+    BlobKind, BlobStore, BlockId, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, ListedBlock,
+    Metadata,
 };
 use bytes::Bytes;
-use service::{Service, absent, body, matching, name, options, read};
+use service::{Service, absent, body, matching, name, options, read, staged};
 
 /// Names that clients and proxies like to "repair".
 const HARD_NAMES: [&str; 16] = [
@@ -149,17 +150,18 @@ async fn blocks_become_a_blob_only_by_their_list() {
     store.put_block(&blob, &ids[0], pieces).await.unwrap();
     store.put_block(&blob, &ids[1], body(b" second")).await.unwrap();
     assert_eq!(store.head(&blob, &Condition::None).await.unwrap_err().kind, ErrorKind::NotFound);
-    let committed = store.put_block_list(&blob, &ids[..2], &options(absent())).await.unwrap();
+    let committed = store.put_block_list(&blob, &staged(&ids[..2]), &options(absent())).await.unwrap();
     assert_eq!(read(store, "a", 0..100).await, b"1st piece, second");
     let list = store.get_block_list(&blob).await.unwrap();
     assert_eq!((&list.etag, list.length), (&committed.etag, 17));
     let found: Vec<_> = list.committed.iter().map(|block| (block.id.clone(), block.length)).collect();
     assert_eq!(found, [(ids[0].clone(), 10), (ids[1].clone(), 7)]);
-    let unknown = store.put_block_list(&blob, &ids[2..], &options(matching(&committed.etag))).await.unwrap_err();
+    let unknown =
+        store.put_block_list(&blob, &staged(&ids[2..]), &options(matching(&committed.etag))).await.unwrap_err();
     assert_eq!(unknown.kind, ErrorKind::Invalid);
     let short = store.put_block(&blob, &BlockId(Bytes::from_static(b"short")), body(b"x")).await.unwrap_err();
     assert_eq!(short.kind, ErrorKind::Invalid);
-    let reordered = [ids[1].clone(), ids[0].clone()];
+    let reordered = [ListedBlock::Committed(ids[1].clone()), ListedBlock::Committed(ids[0].clone())];
     store.put_block_list(&blob, &reordered, &options(matching(&committed.etag))).await.unwrap();
     assert_eq!(read(store, "a", 0..100).await, b" second1st piece,");
 }
@@ -195,7 +197,7 @@ async fn a_block_is_staged_from_a_range_of_the_version_that_was_meant() {
     let version = store.put_blob(&source, body(b"0123456789"), &options(absent())).await.unwrap().etag;
     let id = BlockId(Bytes::from_static(b"nonce-00000000"));
     store.put_block_from_url(&target, &id, &source, 2..6, &version).await.unwrap();
-    store.put_block_list(&target, &[id.clone()], &options(absent())).await.unwrap();
+    store.put_block_list(&target, &staged(&[id.clone()]), &options(absent())).await.unwrap();
     assert_eq!(read(store, "target", 0..100).await, b"2345");
     store.put_blob(&source, body(b"changed..."), &options(Condition::None)).await.unwrap();
     let refused = store.put_block_from_url(&target, &id, &source, 2..6, &version).await.unwrap_err();
@@ -234,4 +236,18 @@ async fn a_connection_is_used_again_after_every_kind_of_answer() {
         store.delete(&blob, &Condition::None).await.unwrap();
     }
     assert_eq!(service.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_kept_block_is_not_replaced_by_a_foreign_staged_one_of_the_same_id() {
+    let service = Service::start().await;
+    let (store, blob) = (&service.store, name("a"));
+    let ids = [BlockId(Bytes::from_static(b"000000")), BlockId(Bytes::from_static(b"nonce1"))];
+    store.put_block(&blob, &ids[0], body(b"kept,")).await.unwrap();
+    let first = store.put_block_list(&blob, &staged(&ids[..1]), &options(absent())).await.unwrap();
+    store.put_block(&blob, &ids[0], body(b"foreign,")).await.unwrap();
+    store.put_block(&blob, &ids[1], body(b"new")).await.unwrap();
+    let list = [ListedBlock::Committed(ids[0].clone()), ListedBlock::Staged(ids[1].clone())];
+    store.put_block_list(&blob, &list, &options(matching(&first.etag))).await.unwrap();
+    assert_eq!(read(store, "a", 0..99).await, b"kept,new");
 }

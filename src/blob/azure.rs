@@ -45,7 +45,7 @@ use self::{
 };
 use super::{
     AccountInfo, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition, ContentHeaders,
-    Download, ETag, Error, ErrorKind, ListPage, ListRequest, Metadata, Result, WriteOptions,
+    Download, ETag, Error, ErrorKind, ListPage, ListRequest, ListedBlock, Metadata, Result, WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
     retry::RequestLimits,
@@ -271,7 +271,12 @@ impl BlobStore for AzureStore {
         outcome
     }
 
-    async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed> {
+    async fn put_block_list(
+        &self,
+        name: &BlobName,
+        blocks: &[ListedBlock],
+        options: &WriteOptions,
+    ) -> Result<Committed> {
         block_list::put_block_list(self, name, blocks, options).await
     }
 

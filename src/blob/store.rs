@@ -135,6 +135,27 @@ pub struct CommittedBlock {
     pub length: u64,
 }
 
+/// One block of a list to commit, and where the service finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedBlock {
+    /// A block of the version that is replaced. Said apart, because an uncommitted block of the same id (a foreign
+    /// writer's, where ids are reused) would otherwise take its place.
+    Committed(BlockId),
+    /// A block that was staged by us, under an id with our nonce. If an earlier commit whose reply was lost has
+    /// committed it already, that block is meant: a repeated commit stays possible.
+    Staged(BlockId),
+}
+
+impl ListedBlock {
+    /// The id.
+    #[must_use]
+    pub fn id(&self) -> &BlockId {
+        match self {
+            Self::Committed(id) | Self::Staged(id) => id,
+        }
+    }
+}
+
 /// The committed blocks of a blob. Empty for a blob of one Put Blob, whatever its length.
 #[derive(Clone, Debug)]
 pub struct BlockList {
@@ -234,11 +255,16 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
         source_version: &ETag,
     ) -> Result<()>;
 
-    /// Commits blocks, each the latest of its id (uncommitted before committed).
+    /// Commits blocks, in this order.
     ///
     /// # Errors
     /// `Precondition` when somebody else's change is in the way, `Invalid` when a block is unknown.
-    async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed>;
+    async fn put_block_list(
+        &self,
+        name: &BlobName,
+        blocks: &[ListedBlock],
+        options: &WriteOptions,
+    ) -> Result<Committed>;
 
     /// The committed blocks.
     ///

@@ -13,7 +13,7 @@
 //! Crash points: before the Put Blob or Put Block List, readers keep the old version and the service discards what was
 //! staged; after it, the new one is whole. There is nothing in between.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{collections::HashSet, ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -30,7 +30,7 @@ use super::{
 use crate::{
     blob::{
         BlobKind, BlobName, BlobProperties, BlockId, Body, Committed, CommittedBlock, Condition, ContentHeaders,
-        ErrorKind, Metadata, WriteOptions,
+        ErrorKind, ListedBlock, Metadata, WriteOptions,
     },
     cache::{BLOCK_BYTES, Buffer, Cache, Class, Content, Pool},
 };
@@ -151,8 +151,13 @@ impl FileSystem {
                 let list: Vec<Vec<CommittedBlock>> =
                     futures::stream::iter(sends).buffered(PARTS_AT_ONCE).try_collect().await?;
                 let list: Vec<CommittedBlock> = list.into_iter().flatten().collect();
-                let ids: Vec<BlockId> = list.iter().map(|block| block.id.clone()).collect();
-                let committed = self.store.put_block_list(name, &ids, options).await.map_err(failed)?;
+                let old: HashSet<&BlockId> = blocks.iter().map(|block| &block.id).collect();
+                let listed = |block: &CommittedBlock| match old.contains(&block.id) {
+                    true => ListedBlock::Committed(block.id.clone()),
+                    false => ListedBlock::Staged(block.id.clone()),
+                };
+                let listed: Vec<ListedBlock> = list.iter().map(listed).collect();
+                let committed = self.store.put_block_list(name, &listed, options).await.map_err(failed)?;
                 Ok((committed, list))
             }
         }

@@ -10,7 +10,7 @@ use blob_emulator::{FaultKind, FaultRule, Operation};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::service::{Service, absent, body, matching, name, options, read};
+use crate::service::{Service, absent, body, matching, name, options, read, staged};
 
 /// Bytes without a period that a shifted resume could hide behind.
 fn pattern(length: usize) -> Vec<u8> {
@@ -91,7 +91,7 @@ async fn every_mutation_whose_reply_was_lost_is_reported_as_done_once() {
         store.put_block(&blob, id, body(b"block,")).await.unwrap();
     }
     lose(Operation::PutBlockList);
-    let committed = store.put_block_list(&blob, &ids, &options(matching(&typed.etag))).await.unwrap();
+    let committed = store.put_block_list(&blob, &staged(&ids), &options(matching(&typed.etag))).await.unwrap();
     let found = store.head(&blob, &Condition::None).await.unwrap();
     assert_eq!((&found.etag, found.length), (&committed.etag, 12));
     assert_eq!(read(store, "a", 0..99).await, b"block,block,");
@@ -227,4 +227,18 @@ async fn stores_that_share_a_gate_keep_its_bound_together() {
         assert_eq!(task.await.unwrap(), 1 << 20);
     }
     assert!(service.in_flight_max() <= 4, "{}", service.in_flight_max());
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_check_crc64_gets_md5_and_is_asked_once() {
+    let service = Service::start().await;
+    let kind = FaultKind::Status { status: 500, code: Some("FeatureNotSupported".into()), retry_after: None };
+    service.fault(FaultRule::new(kind).on(Operation::PutBlock).times(1));
+    let ids = [BlockId(Bytes::from_static(b"nonce-0001")), BlockId(Bytes::from_static(b"nonce-0002"))];
+    for id in &ids {
+        service.store.put_block(&name("a"), id, body(b"block,")).await.unwrap();
+    }
+    assert_eq!(service.requests_of(Operation::PutBlock), 3);
+    service.store.put_block_list(&name("a"), &staged(&ids), &options(absent())).await.unwrap();
+    assert_eq!(read(&service.store, "a", 0..99).await, b"block,block,");
 }

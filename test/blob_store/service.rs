@@ -4,8 +4,8 @@ use std::{ops::Range, time::Duration};
 
 use azblob_csi::{
     blob::{
-        AzureStore, BlobName, BlobStore, Body, Condition, Connections, ContentHeaders, ETag, Location, LocationHints,
-        Metadata, RequestLimits, WriteOptions,
+        AzureStore, BlobName, BlobStore, BlockId, Body, Condition, Connections, ContentHeaders, ETag, ListedBlock,
+        Location, LocationHints, Metadata, RequestLimits, WriteOptions,
     },
     credential::{AccountKey, Credential, CredentialSlot},
 };
@@ -117,6 +117,11 @@ pub(crate) fn matching(etag: &ETag) -> Condition {
 
 pub(crate) fn options(condition: Condition) -> WriteOptions {
     WriteOptions { condition, metadata: Metadata::new(), headers: ContentHeaders::default(), access_tier: None }
+}
+
+/// Blocks that were staged by us.
+pub(crate) fn staged(ids: &[BlockId]) -> Vec<ListedBlock> {
+    ids.iter().cloned().map(ListedBlock::Staged).collect()
 }
 
 /// The bytes of a range.

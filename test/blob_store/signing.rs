@@ -15,7 +15,7 @@ use azblob_csi::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use crate::service::{ACCOUNT, CONTAINER, KEY, Service, absent, body, name, options, read};
+use crate::service::{ACCOUNT, CONTAINER, KEY, Service, absent, body, name, options, read, staged};
 
 /// A service SAS for the whole container, signed here by the rules of "Create a service SAS" (2020-12-06).
 fn container_sas(permissions: &str, expiry: &str) -> Credential {
@@ -52,7 +52,7 @@ async fn a_sas_authorises_the_source_of_a_copy_too() {
     assert_eq!(read(&store, "c", 0..99).await, b"0123456789");
     let id = BlockId(Bytes::from_static(b"nonce-00000000"));
     store.put_block_from_url(&name("d"), &id, &name("a b"), 1..3, &version).await.unwrap();
-    store.put_block_list(&name("d"), &[id], &options(absent())).await.unwrap();
+    store.put_block_list(&name("d"), &staged(&[id]), &options(absent())).await.unwrap();
     assert_eq!(read(&store, "d", 0..99).await, b"12");
 }
 

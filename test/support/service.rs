@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use azblob_csi::{
     blob::{
-        AzureStore, BlobName, BlobStore, BlockId, Body, Condition, ContentHeaders, Location, LocationHints, Metadata,
-        RequestLimits, WriteOptions,
+        AzureStore, BlobName, BlobStore, BlockId, Body, Condition, ContentHeaders, ListedBlock, Location,
+        LocationHints, Metadata, RequestLimits, WriteOptions,
     },
     credential::{CredentialSlot, parse_connection_string},
 };
@@ -79,7 +79,7 @@ impl Service {
         for (index, block) in blocks.iter().enumerate() {
             let id = BlockId(Bytes::from(format!("{index:06}")));
             store.put_block(&name, &id, Body::from(Bytes::from(block.clone()))).await.unwrap();
-            ids.push(id);
+            ids.push(ListedBlock::Staged(id));
         }
         let options = WriteOptions {
             condition: Condition::None,

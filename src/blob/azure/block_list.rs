@@ -15,7 +15,8 @@ use super::{
     response,
 };
 use crate::blob::{
-    BlobName, BlockId, BlockList, Body, Committed, CommittedBlock, Condition, ErrorKind, Result, WriteOptions,
+    BlobName, BlockId, BlockList, Body, Committed, CommittedBlock, Condition, ErrorKind, ListedBlock, Result,
+    WriteOptions,
 };
 
 /// A block list, with the facts that settle a lost reply.
@@ -29,7 +30,7 @@ pub(super) struct FoundList {
 pub(super) async fn put_block_list(
     store: &AzureStore,
     name: &BlobName,
-    blocks: &[BlockId],
+    blocks: &[ListedBlock],
     options: &WriteOptions,
 ) -> Result<Committed> {
     let xml = Bytes::from(to_xml(blocks));
@@ -55,7 +56,7 @@ pub(super) async fn put_block_list(
 async fn settle(
     store: &AzureStore,
     name: &BlobName,
-    blocks: &[BlockId],
+    blocks: &[ListedBlock],
     options: &WriteOptions,
     failed: Failed,
 ) -> Result<Committed> {
@@ -63,7 +64,7 @@ async fn settle(
         return Err(failed.error);
     }
     let Ok(found) = get_block_list(store, name).await else { return Err(failed.error) };
-    let ours = found.list.committed.iter().map(|block| &block.id).eq(blocks);
+    let ours = found.list.committed.iter().map(|block| &block.id).eq(blocks.iter().map(ListedBlock::id));
     let fresh = found.last_modified.is_some_and(|at| written_since(failed.began, at, found.now));
     if !(ours && fresh) {
         return Err(failed.error);
@@ -95,15 +96,17 @@ pub(super) async fn get_block_list(store: &AzureStore, name: &BlobName) -> Resul
     })
 }
 
-/// `Latest`: the uncommitted block of that id, else the committed one.
-fn to_xml(blocks: &[BlockId]) -> String {
+/// `Latest` is the uncommitted block of that id, else the committed one: right for ids that only we can have used.
+fn to_xml(blocks: &[ListedBlock]) -> String {
     let mut xml = String::with_capacity(64 + blocks.len() * 64);
     xml.push_str("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>");
-    for id in blocks {
+    for block in blocks {
+        let element = match block {
+            ListedBlock::Committed(_) => "Committed",
+            ListedBlock::Staged(_) => "Latest",
+        };
         // Base64 needs no escape in XML.
-        xml.push_str("<Latest>");
-        xml.push_str(&encode_block_id(id));
-        xml.push_str("</Latest>");
+        xml.extend(["<", element, ">", &encode_block_id(block.id()), "</", element, ">"]);
     }
     xml.push_str("</BlockList>");
     xml
@@ -148,10 +151,9 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_committed_in_order_as_latest() {
-        assert!(
-            to_xml(&[id("b"), id("a")]).ends_with("<BlockList><Latest>Yg==</Latest><Latest>YQ==</Latest></BlockList>")
-        );
+    fn blocks_are_listed_in_order_with_the_place_where_they_are() {
+        let xml = to_xml(&[ListedBlock::Staged(id("b")), ListedBlock::Committed(id("a"))]);
+        assert!(xml.ends_with("<BlockList><Latest>Yg==</Latest><Committed>YQ==</Committed></BlockList>"), "{xml}");
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl BlobStore for Container {
         Err(FakeStore::error(ErrorKind::Unsupported))
     }
 
-    async fn put_block_list(&self, _: &BlobName, _: &[BlockId], _: &WriteOptions) -> Result<Committed> {
+    async fn put_block_list(&self, _: &BlobName, _: &[ListedBlock], _: &WriteOptions) -> Result<Committed> {
         Err(FakeStore::error(ErrorKind::Unsupported))
     }
 

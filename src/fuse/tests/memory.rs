@@ -186,7 +186,12 @@ impl BlobStore for MemoryStore {
         Err(error(ErrorKind::Unsupported))
     }
 
-    async fn put_block_list(&self, name: &BlobName, blocks: &[BlockId], options: &WriteOptions) -> Result<Committed> {
+    async fn put_block_list(
+        &self,
+        name: &BlobName,
+        blocks: &[ListedBlock],
+        options: &WriteOptions,
+    ) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("put_block_list");
         state.check(name.as_str(), &options.condition).map_err(error)?;
@@ -196,7 +201,7 @@ impl BlobStore for MemoryStore {
             let committed = || old?.blocks.iter().find(|(other, _)| other == id).map(|(_, bytes)| bytes.clone());
             staged.and_then(|staged| staged.get(id).cloned()).or_else(committed)
         };
-        let found: Option<Vec<_>> = blocks.iter().map(|id| Some((id.clone(), find(id)?))).collect();
+        let found: Option<Vec<_>> = blocks.iter().map(|block| Some((block.id().clone(), find(block.id())?))).collect();
         let found = found.ok_or_else(|| error(ErrorKind::Invalid))?;
         let mut bytes = BytesMut::new();
         found.iter().for_each(|(_, block)| bytes.extend_from_slice(block));
