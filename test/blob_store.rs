@@ -1,6 +1,8 @@
 //! Claims of the Blob room against the emulator: every operation of [`azblob_csi::blob::BlobStore`], exact names,
 //! conditions, and what holds when the network or the service does not. No file system here.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 #[path = "blob_store/faults.rs"]
 mod faults;
 #[path = "blob_store/service.rs"]
@@ -197,7 +199,7 @@ async fn a_block_is_staged_from_a_range_of_the_version_that_was_meant() {
     let version = store.put_blob(&source, body(b"0123456789"), &options(absent())).await.unwrap().etag;
     let id = BlockId(Bytes::from_static(b"nonce-00000000"));
     store.put_block_from_url(&target, &id, &source, 2..6, &version).await.unwrap();
-    store.put_block_list(&target, &staged(&[id.clone()]), &options(absent())).await.unwrap();
+    store.put_block_list(&target, &staged(std::slice::from_ref(&id)), &options(absent())).await.unwrap();
     assert_eq!(read(store, "target", 0..100).await, b"2345");
     store.put_blob(&source, body(b"changed..."), &options(Condition::None)).await.unwrap();
     let refused = store.put_block_from_url(&target, &id, &source, 2..6, &version).await.unwrap_err();
