@@ -16,7 +16,12 @@ mounts_left() {
 cleanup() {
     local status=$? left point
     trap - EXIT INT TERM HUP
-    [ -z "${child:-}" ] || kill -TERM "$child" 2>/dev/null
+    if [ -n "${child:-}" ]; then
+        # The whole group: cargo's tests, and the mounts that they started.
+        kill -TERM -- "-$child" 2>/dev/null
+        sleep 2
+        kill -KILL -- "-$child" 2>/dev/null
+    fi
     left=$(mounts_left)
     while IFS= read -r point; do
         [ -z "$point" ] || timeout 10 umount -l "$(printf '%b' "${point//\\/\\0}")"
@@ -32,6 +37,8 @@ trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# Job control gives the command a process group of its own.
+set -m
 "$@" &
 child=$!
 wait "$child"

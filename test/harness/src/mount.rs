@@ -23,6 +23,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Saving and unmounting takes at most this long in any test.
 const END_WITHIN: Duration = Duration::from_secs(120);
 
+/// Longest life of a mount in any test. One that hangs is killed then: the system calls that wait for it fail, and the
+/// test with them.
+const LIVES_AT_MOST: Duration = Duration::from_secs(300);
+
 /// How a mount ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -37,6 +41,18 @@ pub struct Mount {
     child: Child,
     point: PathBuf,
     log: PathBuf,
+    /// Dropped with the mount, which tells the watchdog that it is over.
+    _over: mpsc::Sender<()>,
+}
+
+/// Kills the process when `over` is not dropped in time.
+fn watch(process: u32, over: mpsc::Receiver<()>) {
+    thread::spawn(move || {
+        if over.recv_timeout(LIVES_AT_MOST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the mount of process {process} lived for {LIVES_AT_MOST:?}: it hangs, and is killed");
+            let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL);
+        }
+    });
 }
 
 impl Mount {
@@ -52,7 +68,9 @@ impl Mount {
                 let _ = said.send(line);
             }
         });
-        let mount = Self { child, point, log: log.to_owned() };
+        let (over, watched) = mpsc::channel();
+        watch(child.id(), watched);
+        let mount = Self { child, point, log: log.to_owned(), _over: over };
         match hear.recv_timeout(READY_WITHIN) {
             Ok(line) => assert_eq!(line, "ready", "the first line on stdout"),
             Err(_) => panic!("{command:?} was not ready within {READY_WITHIN:?}: {}", mount.log()),
