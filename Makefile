@@ -38,9 +38,9 @@ lint: $(TOOLS)/bin/cargo-deny
 test: tools clients
 	$(CONTAINED) cargo test --workspace --no-fail-fast
 
-demo:
+demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/node_modules/.installed)
 	test/tools/install.sh debian git=git
-	cargo build --bins --example demo
+	cargo build --package azblob-csi --package blob-emulator --bins --example demo
 	$(CONTAINED) $(TARGET_DIR)/debug/examples/demo
 
 bench: tools

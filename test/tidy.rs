@@ -98,12 +98,8 @@ fn functions_are_not_too_long(source: &Source) -> Vec<String> {
     for (first, line) in lines.iter().enumerate() {
         let text = line.trim_start();
         let indent = line.len() - text.len();
-        let words: Vec<&str> = text.split_whitespace().take_while(|word| !word.contains('(')).collect();
-        let starts = text.contains("fn ") && !text.starts_with("//") && !text.contains('"');
-        let qualifiers = ["pub", "pub(super)", "pub(crate)", "async", "const", "unsafe", "extern"];
-        let is_function = starts
-            && words.iter().take_while(|word| **word != "fn").all(|word| qualifiers.contains(word))
-            || text.starts_with("pub(") && starts;
+        let qualifiers = ["pub", "pub(super)", "pub(crate)", "async", "const", "unsafe"];
+        let is_function = text.split_whitespace().find(|word| !qualifiers.contains(word)) == Some("fn");
         if !is_function {
             continue;
         }

@@ -202,3 +202,23 @@ fn fio_verifies_every_block_of_sequential_and_random_writes() {
         assert_eq!(world.emulator().get(world.container(), name).map(|bytes| bytes.len()), Some(256 << 20));
     }
 }
+
+/// Each fork of a process duplicates its descriptors, and each exec closes the copies: the kernel then sends a FLUSH for
+/// a file that its writer still writes.
+#[test]
+fn forks_of_the_writer_commit_a_large_file_midway_without_losing_what_is_on_its_way() {
+    let world = world();
+    let mount = world.mount(&["--memory", "128MiB"]);
+    let bytes = noise(96 << 20, 3);
+    let mut file = fs::File::create(mount.path("big")).unwrap();
+    for (number, part) in bytes.chunks(1 << 20).enumerate() {
+        std::io::Write::write_all(&mut file, part).unwrap();
+        if number % 5 == 0 {
+            program(&world, "true", &[]);
+        }
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    mount.unmount();
+    assert!(world.emulator().get(world.container(), "big").as_deref() == Some(&bytes[..]), "other bytes were saved");
+}
