@@ -1,38 +1,49 @@
-//! `make demo`: a container becomes a volume, step by step, with the real processes and real CSI calls.
+//! `make demo`: a container becomes a volume, told step by step, in under a minute.
 //!
-//! Starts a Blob service on loopback (the emulator, or Azurite with DEMO=azurite), the controller and the node plugin on
-//! their sockets, and does what Kubernetes would: provision, stage, publish, use, unpublish, unstage, delete. Fails as
-//! soon as anything is not as told. Leaves nothing behind, also when it fails.
+//! It plays the parts of Kubernetes: the provisioner that calls the controller, the kubelet that calls the node, and a
+//! pod that works in the directory it is given. Every call is a real CSI call over the driver's own sockets; the
+//! service is the emulator, or Azurite with DEMO=azurite; another client is Microsoft's Python SDK. It fails with exit
+//! code 1 when anything is not as it should be. Holds no file open below a mount: pods are other processes.
 
-mod processes;
-mod say;
+mod plugins;
+mod pod;
+mod service;
+mod volume;
 
-use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Instant};
-
-use anyhow::{Context as _, Result, ensure};
-use azblob_csi::csi::proto::v1::{
-    CapacityRange, CreateVolumeRequest, DeleteVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
-    NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume, VolumeCapability,
-    controller_client::ControllerClient,
-    node_client::NodeClient,
-    volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
 };
-use processes::{Processes, Service};
-use say::{shell, step, tell};
-use tonic::transport::{Channel, Endpoint};
 
-/// Name of the volume, as the provisioner would make it.
-const VOLUME: &str = "pvc-demo";
+use anyhow::{Context, Result, ensure};
 
-#[tokio::main]
-async fn main() -> ExitCode {
+use plugins::Plugins;
+use pod::Pod;
+use service::Service;
+use volume::Volume;
+
+/// What the claim asks for, and what it is expanded to.
+const CLAIM_BYTES: i64 = 10 << 30;
+const EXPANDED_BYTES: i64 = 20 << 30;
+
+/// A name that another client has made shows within metadata-ttl, which is a second here.
+const FOREIGN_FILE: &str = "for _ in $(seq 50); do [ -e notes ] && break; sleep 0.1; done; \
+                            sed 's|^|   notes/from-python.txt: |' notes/from-python.txt";
+
+fn main() -> ExitCode {
     let began = Instant::now();
-    match demonstrate().await {
+    let outcome = tokio::runtime::Runtime::new().context("cannot start threads").and_then(|runtime| {
+        let outcome = runtime.block_on(demonstrate());
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
         Ok(()) => {
-            tell(&format!(
-                "Done in {:.1} s: nothing is mounted, nothing runs, the container is gone.",
+            println!(
+                "\nDone in {:.1} s: every step was checked, and nothing is left behind.",
                 began.elapsed().as_secs_f64()
-            ));
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -42,133 +53,108 @@ async fn main() -> ExitCode {
     }
 }
 
+/// A line of the story, above what proves it.
+fn say(text: &str) {
+    println!("\n\x1b[1m== {text}\x1b[0m");
+}
+
 async fn demonstrate() -> Result<()> {
-    let directory = tempfile::tempdir().context("cannot make a directory for the demo")?;
-    let root = directory.path();
-    let service = Service::of_environment()?;
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
 
-    step(1, &format!("Start {}, the controller and the node plugin", service.name()));
-    let processes = Processes::start(service, root)?;
-    tell(&format!("Blob service  {}", processes.endpoint()));
-    let mut controller = ControllerClient::new(channel(&root.join("controller.sock")).await?);
-    let mut node = NodeClient::new(channel(&root.join("node.sock")).await?);
-    tell("CSI sockets   controller.sock, node.sock");
-    let secrets = BTreeMap::from([("connectionstring".to_owned(), processes.connection_string())]);
+    say("A Blob service, and the two halves of the driver on their sockets");
+    let service = Service::start(project)?;
+    println!("   {}", service.describe());
+    let mut plugins = Plugins::start(directory.path()).await?;
+    println!("   {}", plugins.introduce().await?);
 
-    step(2, "Provision: what the external provisioner calls for a new PersistentVolumeClaim");
-    let volume = create(&mut controller, &secrets).await?;
-    tell(&format!("CreateVolume       -> {}", volume.volume_id));
-
-    step(3, "Mount: what the kubelet calls for a pod");
-    let (staging, target) = (root.join("staging"), root.join("pod"));
-    stage_and_publish(&mut node, &volume, &secrets, &staging, &target).await?;
-
-    step(4, "Use: this project's own source tree goes into the volume");
-    let local = root.join("source");
-    shell(&format!(
-        "mkdir {local} && git ls-files -z | tar --null -T - -cf - | tar -xf - -C {local}",
-        local = local.display()
-    ))?;
-    let (local, pod) = (local.display(), target.display());
-    shell(&format!("cp -r {local} {pod}/source"))?;
-    say::show(&format!("ls -l {pod}/source | head -8"))?;
-    say::show(&format!("df -h --output=source,fstype,size,used,target {pod} | cut -c1-110"))?;
-    say::show(&format!("du -sh --apparent-size {pod}/source"))?;
-
-    step(5, "Compare: every file, by MD5");
-    let sums = |at: &str| format!("(cd {at} && find . -type f -print0 | sort -z | xargs -0 md5sum)");
-    let (here, there) = (shell(&sums(&local.to_string()))?, shell(&sums(&format!("{pod}/source")))?);
-    ensure!(here == there, "the volume holds other bytes than the local tree");
-    tell(&format!("{} files, all equal. The first three:", here.lines().count()));
-    here.lines().take(3).for_each(tell);
-
-    step(6, "The same container, as another Azure client sees it (Microsoft's Python SDK)");
-    let files = say::show(&processes.listing(VOLUME))?;
-    let wanted = format!("{} files", here.lines().count());
-    ensure!(files.contains(&wanted), "the other client does not see {wanted}");
-
-    step(7, "Take down: what happens when pod and claim are deleted");
-    take_down(&mut node, &mut controller, &volume, &secrets, &staging, &target).await?;
-    let left = shell(&format!("grep -c {} /proc/self/mountinfo || true", root.display()))?;
-    ensure!(left.trim() == "0", "a mount is left: {left}");
-    processes.stop()
-}
-
-async fn create(controller: &mut ControllerClient<Channel>, secrets: &BTreeMap<String, String>) -> Result<Volume> {
-    let request = CreateVolumeRequest {
-        name: VOLUME.to_owned(),
-        capacity_range: Some(CapacityRange { required_bytes: 10 << 30, limit_bytes: 0 }),
-        volume_capabilities: vec![capability()],
-        secrets: secrets.clone(),
-        ..CreateVolumeRequest::default()
-    };
-    controller
-        .create_volume(request)
-        .await
-        .context("CreateVolume")?
-        .into_inner()
-        .volume
-        .context("no volume in the answer")
-}
-
-async fn stage_and_publish(
-    node: &mut NodeClient<Channel>,
-    volume: &Volume,
-    secrets: &BTreeMap<String, String>,
-    staging: &Path,
-    target: &Path,
-) -> Result<()> {
-    let request = NodeStageVolumeRequest {
-        volume_id: volume.volume_id.clone(),
-        staging_target_path: staging.display().to_string(),
-        volume_capability: Some(capability()),
-        secrets: secrets.clone(),
-        volume_context: volume.volume_context.clone(),
-        ..NodeStageVolumeRequest::default()
-    };
-    let began = Instant::now();
-    node.node_stage_volume(request).await.context("NodeStageVolume")?;
-    tell(&format!("NodeStageVolume    -> mounted in {} ms", began.elapsed().as_millis()));
-    let request = NodePublishVolumeRequest {
-        volume_id: volume.volume_id.clone(),
-        staging_target_path: staging.display().to_string(),
-        target_path: target.display().to_string(),
-        volume_capability: Some(capability()),
-        volume_context: volume.volume_context.clone(),
-        ..NodePublishVolumeRequest::default()
-    };
-    node.node_publish_volume(request).await.context("NodePublishVolume")?;
-    tell(&format!("NodePublishVolume  -> {}", target.display()));
-    Ok(())
-}
-
-async fn take_down(
-    node: &mut NodeClient<Channel>,
-    controller: &mut ControllerClient<Channel>,
-    volume: &Volume,
-    secrets: &BTreeMap<String, String>,
-    staging: &Path,
-    target: &Path,
-) -> Result<()> {
-    let id = || volume.volume_id.clone();
-    let request = NodeUnpublishVolumeRequest { volume_id: id(), target_path: target.display().to_string() };
-    node.node_unpublish_volume(request).await.context("NodeUnpublishVolume")?;
-    let request = NodeUnstageVolumeRequest { volume_id: id(), staging_target_path: staging.display().to_string() };
-    node.node_unstage_volume(request).await.context("NodeUnstageVolume")?;
-    let request = DeleteVolumeRequest { volume_id: id(), secrets: secrets.clone() };
-    controller.delete_volume(request).await.context("DeleteVolume")?;
-    tell("NodeUnpublishVolume, NodeUnstageVolume, DeleteVolume -> done");
-    Ok(())
-}
-
-fn capability() -> VolumeCapability {
-    VolumeCapability {
-        access_mode: Some(AccessMode { mode: Mode::MultiNodeMultiWriter.into() }),
-        access_type: Some(AccessType::Mount(MountVolume::default())),
+    let outcome = tell(project, directory.path(), &service, &mut plugins).await;
+    let ended = plugins.end();
+    if outcome.is_err() {
+        plugins.print_logs();
     }
+    outcome?;
+    ended
 }
 
-async fn channel(socket: &Path) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
-    endpoint.connect().await.with_context(|| format!("cannot connect to {}", socket.display()))
+/// The life of one volume.
+async fn tell(project: &Path, directory: &Path, service: &Service, plugins: &mut Plugins) -> Result<()> {
+    say("A claim of 10 GiB: the provisioner calls CreateVolume, and a container is made");
+    let mut volume = Volume::create(plugins, service, directory, CLAIM_BYTES).await?;
+    println!("   container {}   handle {}", volume.container(), volume.handle());
+
+    say("A pod is scheduled: the kubelet calls NodeStageVolume, then NodePublishVolume");
+    volume.stage(plugins, service).await?;
+    let target = volume.publish(plugins, "pod-1", false).await?;
+    let pod = Pod::new(&target);
+    print!("{}", pod.shell("df -h . | sed 's/^/   /'")?);
+
+    say("The pod copies a source tree into its volume: this project's own");
+    let local = take_source(project, directory)?;
+    let began = Instant::now();
+    pod.shell(&format!("cp -r {}/. project", local.display()))?;
+    let files = pod.shell("find project -type f | wc -l")?;
+    println!(
+        "   cp -r of {} files took {:.1} s; each close returned when its blob was there",
+        files.trim(),
+        began.elapsed().as_secs_f64()
+    );
+    print!("{}", pod.shell("ls -l project | head -n 9 | sed 's/^/   /'")?);
+
+    say("md5sum of every file, in the volume and outside");
+    let sums = equal_sums(&pod, &local, "project")?;
+    println!("   {sums} files, all equal");
+
+    say("The same blobs as another Azure client sees them: Microsoft's Python SDK");
+    print!("{}", service.look(project, volume.container(), directory)?);
+    println!("   and what that client has just written, the pod reads:");
+    print!("{}", pod.shell(FOREIGN_FILE)?);
+    let downloaded = directory.join("downloaded/project");
+    println!("   {} files as downloaded by it, all equal", equal_sums(&Pod::new(&downloaded), &local, ".")?);
+
+    say("The claim grows to 20 GiB; the pod ends, and another one starts with the volume read-only");
+    volume.expand(plugins, service, EXPANDED_BYTES).await?;
+    volume.unpublish(plugins, "pod-1").await?;
+    volume.unstage(plugins).await?;
+    volume.stage(plugins, service).await?;
+    let target = volume.publish(plugins, "pod-2", true).await?;
+    let second = Pod::new(&target);
+    let size = second.shell("df --output=size -B1 . | tail -n 1")?;
+    ensure!(size.trim() == EXPANDED_BYTES.to_string(), "df says {} bytes, not {EXPANDED_BYTES}", size.trim());
+    print!("{}", second.shell("df -h . | sed 's/^/   /'")?);
+    println!("   {} files, all equal after the fresh mount", equal_sums(&second, &local, "project")?);
+    println!("   {}", second.refused("touch new-file")?);
+
+    say("The claim is deleted: unpublish, unstage, DeleteVolume");
+    volume.unpublish(plugins, "pod-2").await?;
+    volume.unstage(plugins).await?;
+    let left = volume.mounts_left()?;
+    ensure!(left.is_empty(), "mounts were left behind: {left:?}");
+    let container = volume.container().to_owned();
+    volume.delete(plugins, service).await?;
+    let gone = service.is_gone(project, &container)?;
+    ensure!(gone, "container {container} still exists after DeleteVolume");
+    println!("   no mount is left, and container {container} is gone");
+    Ok(())
+}
+
+/// The project's sources in a directory of their own, without what tools have put beside them.
+fn take_source(project: &Path, directory: &Path) -> Result<PathBuf> {
+    let local = directory.join("source");
+    std::fs::create_dir(&local)?;
+    Pod::new(project).shell(&format!(
+        "tar --exclude=.git --exclude=./target --exclude=node_modules --exclude=.venv -cf - . | tar -C {} -xf -",
+        local.display()
+    ))?;
+    Ok(local)
+}
+
+/// Compares the sums of all files below `inside` of a pod's directory with those of `local`; returns how many.
+fn equal_sums(pod: &Pod, local: &Path, inside: &str) -> Result<usize> {
+    const SUMS: &str = "find . -type f -print0 | sort -z | xargs -0 md5sum";
+    let there = pod.shell(&format!("cd {inside} && {SUMS}"))?;
+    let here = Pod::new(local).shell(SUMS)?;
+    let differing = here.lines().find(|line| !there.lines().any(|other| other == *line));
+    ensure!(there == here, "the copies differ, first at: {}", differing.unwrap_or("(a file too many)"));
+    Ok(here.lines().count())
 }
