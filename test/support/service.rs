@@ -10,7 +10,7 @@ use azblob_csi::{
     },
     credential::{CredentialSlot, parse_connection_string},
 };
-use blob_emulator::{Emulator, FaultRule, Operation, Settings};
+use blob_emulator::{Emulator, Operation, Settings};
 use bytes::Bytes;
 
 /// The container of every test.
@@ -37,16 +37,6 @@ impl Service {
     /// The container's URL.
     pub fn url(&self) -> String {
         format!("{}/{CONTAINER}", self.endpoint())
-    }
-
-    /// The secret that must never be seen.
-    pub fn key(&self) -> String {
-        self.emulator.key()
-    }
-
-    /// Name of the account.
-    pub fn account(&self) -> &str {
-        self.emulator.account()
     }
 
     /// What the Azure SDKs call a connection string.
@@ -90,11 +80,6 @@ impl Service {
         store.put_block_list(&name, &ids, &options).await.unwrap();
     }
 
-    /// Another client deletes a blob; whether it was there.
-    pub fn delete(&self, name: &str) -> bool {
-        self.emulator.delete(CONTAINER, name)
-    }
-
     /// The bytes of a blob, as another client reads them.
     pub fn blob(&self, name: &str) -> Vec<u8> {
         self.find(name).unwrap_or_else(|| panic!("there is no blob {name}, only {:?}", self.names()))
@@ -128,15 +113,5 @@ impl Service {
     /// Bytes of request bodies so far.
     pub fn bytes_in(&self) -> u64 {
         self.emulator.counters().operations.values().map(|operation| operation.bytes_in).sum()
-    }
-
-    /// Makes requests go wrong.
-    pub fn fault(&self, rule: FaultRule) {
-        self.emulator.fault(rule);
-    }
-
-    /// Ends all faults.
-    pub fn heal(&self) {
-        self.emulator.clear_faults();
     }
 }
