@@ -6,7 +6,7 @@
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
 //! | how bytes come | `open`, `read` |
-//! | how bytes go | `write`, `stage`, `plan` (pure), `commit` |
+//! | how bytes go | `write`, `stage`, `plan` (pure), `body`, `commit` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | who sees what | `view`, `attributes`, `attr` |
 //!
@@ -20,6 +20,7 @@
 
 mod attr;
 mod attributes;
+mod body;
 mod commit;
 mod create;
 mod directory;

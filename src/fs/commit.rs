@@ -15,7 +15,6 @@
 
 use std::{collections::HashSet, ops::Range, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     attributes::Attributes,
     inode::{Base, Fate, Inode},
     lookup::has_same_bytes,
-    overlay::{Overlay, Piece, Segment},
+    overlay::{Overlay, Segment},
     plan::{Limits, Part, Plan, plan},
     stage::block_id_length,
 };
@@ -32,7 +31,7 @@ use crate::{
         BlobKind, BlobName, BlobProperties, BlockId, Body, Committed, CommittedBlock, Condition, ContentHeaders,
         ErrorKind, ListedBlock, Metadata, WriteOptions,
     },
-    cache::{BLOCK_BYTES, Buffer, Cache, Class, Content, Pool},
+    cache::{BLOCK_BYTES, Cache, Content},
 };
 
 /// A commit whose version was replaced by the same bytes under a new ETag is tried again on that; more often than this,
@@ -42,7 +41,6 @@ const ADOPTIONS_MAX: u32 = 4;
 const PARTS_AT_ONCE: usize = 8;
 /// Files up to this size stay readable without a request after their commit.
 const KEEP_CACHED_BYTES_MAX: u64 = 8 << 20;
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// What a commit has to do next.
 enum Work {
@@ -242,66 +240,6 @@ impl FileSystem {
             position = part.end;
         }
         Ok(blocks)
-    }
-
-    /// The bytes of `range` as the layer has them, sharing dirty buffers and reading what lies below.
-    async fn body_of(self: &Arc<Self>, layer: &Overlay, base: Option<&Arc<Base>>, range: Range<u64>) -> Result<Body> {
-        let mut body = Body::new();
-        let base_length = base.map_or(0, |base| base.length);
-        for segment in layer.segments(&range) {
-            match segment {
-                Segment::Dirty(part) => self.push_dirty(&mut body, layer, &part).await?,
-                Segment::Zero(part) => push_zeros(&mut body, part.end - part.start),
-                Segment::Below(part) => {
-                    let kept = part.start..part.end.min(base_length).max(part.start);
-                    if let Some(base) = base {
-                        self.push_base(&mut body, base, &kept).await?;
-                    }
-                    push_zeros(&mut body, part.end - kept.end);
-                }
-                Segment::Staged(part) => {
-                    let lost = format!("bytes {}..{} were sent and are not in memory", part.start, part.end);
-                    return Err(Error::new(libc::EIO, lost));
-                }
-            }
-        }
-        Ok(body)
-    }
-
-    async fn push_dirty(&self, body: &mut Body, layer: &Overlay, range: &Range<u64>) -> Result<()> {
-        for piece in layer.pieces(range) {
-            match piece {
-                Piece::Shared(bytes) => body.push(bytes),
-                Piece::Spooled(part) => {
-                    let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
-                    let mut buffer = self.pool().buffer(Class::Demand, length).await;
-                    let fetched = layer.copy_to(&part, &mut buffer.as_mut()[..length]);
-                    fetched.map_err(|error| Error::new(libc::EIO, format!("cannot read the spool: {error}")))?;
-                    body.push(Bytes::from_owner(buffer).slice(..length));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn push_base(&self, body: &mut Body, base: &Arc<Base>, range: &Range<u64>) -> Result<()> {
-        let stream = self.cache().stream();
-        let mut position = range.start;
-        while position < range.end {
-            let part = position..range.end.min(position + BLOCK_BYTES);
-            let found = self.cache().read(&base.content, part.clone(), &stream).await;
-            let found = found.map_err(|error| Error::from_store("cannot read what a commit keeps", error))?;
-            // Taken before the old bytes could be evicted; a commit must end, so it does not wait behind writers.
-            let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
-            let mut buffer: Buffer = self.pool().buffer(Class::Demand, Pool::capacity(length)).await;
-            found.copy_to(&mut buffer.as_mut()[..found.len()]);
-            if found.len() != length {
-                return Err(Error::new(libc::EIO, "the committed version is shorter than it was"));
-            }
-            body.push(Bytes::from_owner(buffer).slice(..length));
-            position = part.end;
-        }
-        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the facts of one finished commit, used here alone")]
@@ -563,12 +501,4 @@ fn replaced(name: &BlobName) -> Error {
         source: None,
     };
     Error::from_store(format!("{name} was changed"), error)
-}
-
-fn push_zeros(body: &mut Body, mut length: u64) {
-    while length > 0 {
-        let part = length.min(ZEROS.len() as u64);
-        body.push(Bytes::from_static(&ZEROS[..part as usize]));
-        length -= part;
-    }
 }

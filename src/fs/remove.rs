@@ -199,9 +199,13 @@ impl FileSystem {
                 }
                 wanted
             };
+            // At once: two files that each held a part and waited for the rest would wait for each other.
+            let capacity = |length: u64| Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
+            let total = wanted.iter().map(|(_, length)| capacity(*length) as u64).sum();
+            let mut memory = self.pool().budget().reserve(Class::Demand, total).await;
             for (index, length) in wanted {
-                let capacity = Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
-                buffers.insert(index, self.pool().buffer(Class::Demand, capacity).await);
+                let capacity = capacity(length);
+                buffers.insert(index, self.pool().take(memory.split(capacity as u64), capacity));
             }
         }
     }
