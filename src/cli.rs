@@ -57,8 +57,12 @@ impl Failure {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(below) = cause {
-            message.push_str(": ");
-            message.push_str(&below.to_string());
+            // Some libraries repeat the texts of their causes in their own.
+            let text = below.to_string();
+            if !message.contains(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
             cause = below.source();
         }
         Self::new(message)

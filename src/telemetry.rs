@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 pub const LEVEL_VARIABLE: &str = "AZBLOB_LOG";
 
 /// Libraries below us, each quiet unless it is named: at INFO they tell of every connection.
-const QUIET: &str = "azure_core=warn,fuser=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,tower=warn";
+const QUIET: &str = "azure_core=warn,fuser=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,tower=warn,typespec_client_core=warn";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
