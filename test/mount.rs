@@ -5,6 +5,8 @@
 //! | `programs` | git, cp, tar, sqlite3 and fio work; what they wrote is what other clients read |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
+//! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
+//! | `work` | rsync and longer work of git, with modes and times |
 //! | `failures` | what cannot be mounted says why and how to mend it, soon, and leaves nothing behind |
 //! | `crash` | what was acknowledged survives kill -9 |
 //! | `memory` | memory stays inside the budget |
@@ -23,10 +25,14 @@ mod failures;
 mod memory;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/overwrites.rs"]
+mod overwrites;
 #[path = "mount/programs.rs"]
 mod programs;
 #[path = "mount/versions.rs"]
 mod versions;
+#[path = "mount/work.rs"]
+mod work;
 
 use harness::World;
 

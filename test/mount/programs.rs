@@ -92,6 +92,8 @@ fn what_cp_and_tar_wrote_is_what_a_fresh_mount_azcopy_and_the_python_sdk_read() 
     fresh.unmount();
     let azcopy = download_with_azcopy(&world);
     let python = download_with_python(&world);
+    let link = fs::read_link(azcopy.join("copied/link")).unwrap();
+    assert_eq!(link, Path::new("src/lib.rs"), "AzCopy knows our links as links");
     for client in [azcopy, python] {
         for copy in ["copied", "unpacked"] {
             same_files(&local, &client.join(copy));
@@ -141,6 +143,7 @@ fn download_with_azcopy(world: &World) -> PathBuf {
     }
     command.args(["copy", &format!("{}/*?{}", world.url(), sas.trim())]).arg(&to);
     command.args(["--recursive", "--from-to=BlobLocal", "--check-md5=FailIfDifferent", "--output-level=essential"]);
+    command.arg("--preserve-symlinks");
     world.run(&mut command, LIMIT).success();
     to
 }
