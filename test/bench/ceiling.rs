@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method};
 
-use super::link::{LARGE, Link, SMALL_FILES, next};
+use super::{
+    http::{block_on, commit, put_block, send},
+    link::{CONTAINER, HUGE, LARGE, Link, SMALL_FILES, next},
+};
 
 /// Connections and bytes a request of the sequential ceilings: more of either did not help on two cores.
 const CONNECTIONS: usize = 32;
@@ -22,18 +25,6 @@ pub const RANDOM_READERS: usize = 16;
 pub const RANDOM_TIME: Duration = Duration::from_secs(3);
 /// See [`RANDOM_READERS`].
 pub const RANDOM_BYTES: usize = 4096;
-
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Runtime::new().context("cannot start threads")?.block_on(work)
-}
-
-async fn send(client: &Client, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Response> {
-    let mut request = client.request(method, url).header("x-ms-version", "2021-12-02").body(body);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    Ok(request.send().await?.error_for_status()?)
-}
 
 fn mib_per_second(bytes: usize, began: Instant) -> f64 {
     bytes as f64 / f64::from(1 << 20) / began.elapsed().as_secs_f64()
@@ -64,15 +55,15 @@ pub fn read(link: &Link) -> Result<f64> {
 /// 4 KiB from random places by parallel GETs, in requests a second.
 pub fn random(link: &Link) -> Result<f64> {
     block_on(async {
-        let (client, url) = (Client::new(), format!("{}/{LARGE}", link.url()));
+        let (client, url) = (Client::new(), format!("{}/{HUGE}", link.url()));
         let began = Instant::now();
         let reader = async |seed: usize| -> Result<usize> {
             let (mut state, mut reads) = (seed as u64 + 1, 0);
             while began.elapsed() < RANDOM_TIME {
-                let at = next(&mut state) as usize % (link.data.len() - RANDOM_BYTES);
-                let range = format!("bytes={at}-{}", at + RANDOM_BYTES - 1);
+                let (at, expected) = link.random_place(next(&mut state), RANDOM_BYTES);
+                let range = format!("bytes={at}-{}", at + RANDOM_BYTES as u64 - 1);
                 let answer = send(&client, Method::GET, &url, &[("range", &range)], Bytes::new()).await?;
-                ensure!(answer.bytes().await? == link.data.slice(at..at + RANDOM_BYTES), "wrong bytes at {at}");
+                ensure!(answer.bytes().await? == expected, "wrong bytes at {at}");
                 reads += 1;
             }
             Ok(reads)
@@ -88,20 +79,16 @@ pub fn write(link: &Link) -> Result<f64> {
     block_on(async {
         let (client, url) = (Client::new(), format!("{}/ceiling.bin", link.url()));
         let began = Instant::now();
-        let id = |index: usize| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{index:08}"));
         let starts = stream::iter((0..link.data.len()).step_by(REQUEST_BYTES).enumerate()).map(Ok::<_, anyhow::Error>);
         let put = async |(index, at): (usize, usize)| {
             let body = link.data.slice(at..(at + REQUEST_BYTES).min(link.data.len()));
-            let block = format!("{url}?comp=block&blockid={}", id(index).replace('=', "%3D").replace('+', "%2B"));
-            send(&client, Method::PUT, &block, &[], body).await.map(drop)
+            put_block(&client, &url, index, body).await
         };
         starts.try_for_each_concurrent(CONNECTIONS, put).await?;
         let blocks = link.data.len().div_ceil(REQUEST_BYTES);
-        let ids: String = (0..blocks).map(|index| format!("<Latest>{}</Latest>", id(index))).collect();
-        let list = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{ids}</BlockList>");
-        send(&client, Method::PUT, &format!("{url}?comp=blocklist"), &[], Bytes::from(list)).await?;
+        commit(&client, &url, 0..blocks).await?;
         let rate = mib_per_second(link.data.len(), began);
-        ensure!(link.emulator.delete(super::link::CONTAINER, "ceiling.bin"), "the ceiling's blob was not there");
+        ensure!(link.emulator.delete(CONTAINER, "ceiling.bin"), "the ceiling's blob was not there");
         Ok(rate)
     })
 }
@@ -117,7 +104,7 @@ pub fn create(link: &Link) -> Result<f64> {
         }
         let rate = SMALL_FILES as f64 / began.elapsed().as_secs_f64();
         for index in 0..SMALL_FILES {
-            link.emulator.delete(super::link::CONTAINER, &format!("ceiling/{index}"));
+            link.emulator.delete(CONTAINER, &format!("ceiling/{index}"));
         }
         Ok(rate)
     })

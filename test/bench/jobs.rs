@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{
     ceiling::{self, RANDOM_BYTES, RANDOM_READERS, RANDOM_TIME},
-    link::{CONTAINER, LARGE, Link, SMALL_BYTES, SMALL_FILES, next, small_name},
+    link::{CONTAINER, HUGE, LARGE, Link, SMALL_BYTES, SMALL_FILES, next, small_name},
     mount::{Measured, Mount, measure},
 };
 
@@ -66,16 +66,16 @@ fn sequential_read(link: &Link) -> Result<Measured> {
 }
 
 fn random_read(link: &Link) -> Result<Measured> {
-    let open = |mount: &Mount| File::open(mount.path(LARGE)).context("cannot open");
+    let open = |mount: &Mount| File::open(mount.path(HUGE)).context("cannot open");
     measure(link, open, |_, file| {
         let began = Instant::now();
         let reader = |seed: usize| -> Result<usize> {
             // Other places than the ceiling's readers: nothing is left of theirs, but nobody has to trust that.
             let (mut state, mut reads, mut buffer) = (seed as u64 + 1000, 0, [0; RANDOM_BYTES]);
             while began.elapsed() < RANDOM_TIME {
-                let at = next(&mut state) as usize % (link.data.len() - RANDOM_BYTES);
-                file.read_exact_at(&mut buffer, at as u64)?;
-                ensure!(link.data[at..at + RANDOM_BYTES] == buffer, "wrong bytes at {at}");
+                let (at, expected) = link.random_place(next(&mut state), RANDOM_BYTES);
+                file.read_exact_at(&mut buffer, at)?;
+                ensure!(expected == buffer[..], "wrong bytes at {at}");
                 reads += 1;
             }
             Ok(reads)

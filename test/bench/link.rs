@@ -5,6 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use blob_emulator::{Emulator, Settings};
 use bytes::Bytes;
+use reqwest::Client;
+
+use super::http::{block_on, commit, put_block};
 
 /// Time to the first byte and speed of a connection: what a node in the region of its account sees of Azure.
 const LATENCY: Duration = Duration::from_millis(10);
@@ -13,6 +16,10 @@ const BYTES_PER_SECOND_PER_CONNECTION: u64 = 60 << 20;
 pub const CONTAINER: &str = "bench";
 /// The large file.
 pub const LARGE: &str = "large.bin";
+/// A file that no cache can hold: the large one over and over, as one block committed many times.
+pub const HUGE: &str = "huge.bin";
+/// Its length at least: 32 times the default memory of a mount.
+const HUGE_BYTES_MIN: usize = 16 << 30;
 /// Small files, for jobs about names.
 pub const SMALL_FILES: usize = 1000;
 /// Bytes in each of them.
@@ -37,6 +44,11 @@ impl Link {
         let link = Self { emulator: Emulator::start(settings)?, data: random(bytes) };
         link.emulator.create_container(CONTAINER);
         link.emulator.put(CONTAINER, LARGE, link.data.clone(), &[])?;
+        block_on(async {
+            let (client, url) = (Client::new(), format!("{}/{HUGE}", link.url()));
+            put_block(&client, &url, 0, link.data.clone()).await?;
+            commit(&client, &url, std::iter::repeat_n(0, link.repeats())).await
+        })?;
         for index in 0..SMALL_FILES {
             link.emulator.put(CONTAINER, &small_name(index), link.small(index), &[])?;
         }
@@ -50,6 +62,18 @@ impl Link {
     /// URL of the container.
     pub fn url(&self) -> String {
         format!("{}/{CONTAINER}", self.emulator.endpoint())
+    }
+
+    fn repeats(&self) -> usize {
+        HUGE_BYTES_MIN.div_ceil(self.data.len())
+    }
+
+    /// A place in the huge file for a random number, and the `bytes` bytes that are there.
+    pub fn random_place(&self, random: u64, bytes: usize) -> (u64, Bytes) {
+        let within = random as usize % (self.data.len() - bytes);
+        // Other bits than those that chose the place inside.
+        let repeat = (random >> 40) % self.repeats() as u64;
+        (repeat * self.data.len() as u64 + within as u64, self.data.slice(within..within + bytes))
     }
 
     /// Bytes of a small file.

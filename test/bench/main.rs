@@ -6,6 +6,7 @@
 //! A job that cannot be measured or finds wrong bytes ends the run with exit code 1; no figure is ever made up.
 
 mod ceiling;
+mod http;
 mod jobs;
 mod link;
 mod mount;
