@@ -3,6 +3,7 @@
 //! | file | claim |
 //! |---|---|
 //! | `programs` | git, cp, tar, sqlite3 and fio work; what they wrote is what other clients read |
+//! | `azurite` | the same on a service that we did not write |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
 //! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
@@ -15,6 +16,8 @@
 // Helpers of tests fail the test by panicking, like the tests themselves.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "mount/azurite.rs"]
+mod azurite;
 #[path = "mount/crash.rs"]
 mod crash;
 #[path = "mount/ending.rs"]

@@ -1,20 +1,58 @@
-//! kill -9 while files are written: what was acknowledged is there, and nothing half-written shows.
+//! kill -9 of a mount while programs write: what was acknowledged is whole, nothing half-written is seen.
 
 use std::{
     fs,
-    io::Write as _,
-    sync::mpsc,
+    path::Path,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use harness::tree::noise;
 use nix::sys::signal::Signal;
 
 use crate::world;
 
 /// Sizes on both sides of what one Put Blob carries.
 const SIZES: [usize; 3] = [10_000, 700_000, 9 << 20];
+
+/// Long enough that every writer is in the middle of something.
+const WRITE_FOR: Duration = Duration::from_secs(3);
+
+/// Acknowledged files without which the test says nothing, and how long they may take on a busy machine.
+const FILES_MIN: usize = 10;
+const WRITE_MAX: Duration = Duration::from_secs(60);
+
+/// Writes file after file, each in parts and with an fsync, and says a name once its fsync has returned.
+///
+/// A process of its own, not a thread: when this process starts a child, the child closes its copies of all descriptors,
+/// and every close of a file commits what is written so far. A half-written file would then be right to be seen.
+const WRITER: &str = "
+import itertools, os, sys
+root, writer, sizes = sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3:]]
+for number in itertools.count():
+    name = f'w{writer}-{number}'
+    length = sizes[(writer + number) % len(sizes)]
+    data = (f'{name} ' * (length // len(name) + 1)).encode()[:length]
+    with open(os.path.join(root, name), 'wb', buffering=0) as file:
+        for start in range(0, length, 300_000):
+            file.write(data[start:start + 300_000])
+        os.fsync(file.fileno())
+    print(name, flush=True)
+";
+
+/// What the writer puts into a file.
+fn bytes_of(name: &str) -> Vec<u8> {
+    let numbers: Vec<usize> = name[1..].split('-').map(|text| text.parse().unwrap()).collect();
+    let length = SIZES[(numbers[0] + numbers[1]) % SIZES.len()];
+    format!("{name} ").into_bytes().into_iter().cycle().take(length).collect()
+}
+
+fn start_writer(root: &Path, writer: usize, said: &Path) -> Child {
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(WRITER).arg(root).arg(writer.to_string()).args(SIZES.map(|size| size.to_string()));
+    let out = fs::File::create(said).unwrap();
+    command.stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn().unwrap()
+}
 
 #[test]
 fn everything_acknowledged_before_kill_9_is_whole_and_nothing_half_written_shows() {
@@ -25,54 +63,33 @@ fn everything_acknowledged_before_kill_9_is_whole_and_nothing_half_written_shows
         settings.total = Some(200 << 20);
     });
     let mount = world.mount(&[]);
-    let root = mount.root().to_owned();
-    let (said, acknowledged) = mpsc::channel();
-    let writers: Vec<_> = (0..3)
-        .map(|writer| {
-            let (root, said) = (root.clone(), said.clone());
-            thread::spawn(move || {
-                for number in 0.. {
-                    let length = SIZES[(writer + number) % SIZES.len()];
-                    let name = format!("w{writer}-{number}");
-                    let seed = (writer * 1_000_000 + number) as u64;
-                    let written = fs::File::create(root.join(&name)).and_then(|mut file| {
-                        for part in noise(length, seed).chunks(300_000) {
-                            file.write_all(part)?;
-                        }
-                        file.sync_all()
-                    });
-                    match written {
-                        Ok(()) => said.send((name, length, seed)).unwrap(),
-                        Err(_) => return,
-                    }
-                }
-            })
-        })
-        .collect();
-    drop(said);
-    let until = Instant::now() + Duration::from_secs(3);
-    let mut done = Vec::new();
-    while let Ok(file) = acknowledged.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        done.push(file);
+    let said: Vec<_> = (0..3).map(|writer| world.path(&format!("said{writer}"))).collect();
+    let writers: Vec<Child> =
+        said.iter().enumerate().map(|(writer, said)| start_writer(mount.root(), writer, said)).collect();
+    let acknowledged = || -> Vec<String> {
+        said.iter()
+            .flat_map(|said| fs::read_to_string(said).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect()
+    };
+    let started = Instant::now();
+    while started.elapsed() < WRITE_FOR || acknowledged().len() < FILES_MIN {
+        assert!(started.elapsed() < WRITE_MAX, "too few files to say anything: {}", acknowledged().len());
+        thread::sleep(Duration::from_millis(20));
     }
     let ended = mount.end_with(Signal::SIGKILL);
     assert_eq!(ended.code, None);
-    for writer in writers {
-        writer.join().unwrap();
+    for mut writer in writers {
+        assert!(!writer.wait().unwrap().success(), "a write to a dead mount fails");
     }
-    done.extend(acknowledged.try_iter());
-    assert!(done.len() >= 10, "too few files to say anything: {}", done.len());
     world.emulator().settings(|settings| settings.total = None);
     let fresh = world.mount(&[]);
-    for (name, length, seed) in &done {
-        assert!(fs::read(fresh.path(name)).unwrap() == noise(*length, *seed), "{name} is not whole");
+    for name in acknowledged() {
+        assert!(fs::read(fresh.path(&name)).unwrap() == bytes_of(&name), "{name} is not whole");
     }
     // What was not acknowledged is absent, or whole: committed, but killed before the answer.
     for name in world.emulator().names(world.container()) {
-        let mut numbers = name[1..].split('-').map(|text| text.parse::<usize>().unwrap());
-        let (writer, number) = (numbers.next().unwrap(), numbers.next().unwrap());
-        let whole = noise(SIZES[(writer + number) % SIZES.len()], (writer * 1_000_000 + number) as u64);
-        assert!(world.emulator().get(world.container(), &name).unwrap() == whole, "{name} shows half-written");
+        let found = world.emulator().get(world.container(), &name).unwrap();
+        assert!(found == bytes_of(&name), "{name} shows half-written: {} bytes", found.len());
     }
     fresh.unmount();
 }

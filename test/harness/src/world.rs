@@ -89,12 +89,18 @@ impl World {
     #[track_caller]
     #[must_use]
     pub fn mount(&self, args: &[&str]) -> Mount {
+        self.mount_url(&self.url(), args)
+    }
+
+    /// Mounts the container at `url`, with extra arguments, on a fresh mount point.
+    #[track_caller]
+    #[must_use]
+    pub fn mount_url(&self, url: &str, args: &[&str]) -> Mount {
         let number = self.mounts.fetch_add(1, Ordering::Relaxed);
         let mount_point = self.directory(&format!("mnt{number}"));
-        let url = self.url();
         let mut all = vec!["mount"];
         all.extend(args);
-        all.extend([url.as_str(), mount_point.to_str().unwrap()]);
+        all.extend([url, mount_point.to_str().unwrap()]);
         Mount::start(self.command(&all), mount_point, &self.path(&format!("mnt{number}.log")))
     }
 
