@@ -92,6 +92,8 @@ impl FileSystem {
             match self.send_layer(inode, &name, layer, base.as_ref(), &options).await {
                 Ok((committed, blocks)) => {
                     self.finish_layer(inode, &name, layer, &committed, blocks, options, &attributes);
+                    // What was written meanwhile had to wait for the end of this commit.
+                    self.stage_complete(inode);
                     return Ok(());
                 }
                 Err(error) if error.kind() == Some(ErrorKind::Precondition) && base.is_some() => {

@@ -93,8 +93,12 @@ pub fn stretch_at(position: u64) -> Range<u64> {
     position..position
 }
 
-/// Whether blocks of this inode may be sent ahead now.
+/// Whether blocks of this inode may be sent ahead now. Never during a commit, nor while one has failed and will be
+/// tried again: its Put Block List discards every uncommitted block that it does not name.
 fn may_stage(state: &State) -> bool {
+    if state.committing.is_some() {
+        return false;
+    }
     let known = state.base.as_ref().is_none_or(|base| base.kind == BlobKind::Block && base.blocks.is_some());
     known && state.fate == Fate::Linked && state.staging.len() < STAGING_MAX && !state.draining && !state.name_in_motion
 }

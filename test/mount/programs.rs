@@ -2,8 +2,11 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -211,16 +214,22 @@ fn fio_verifies_every_block_of_sequential_and_random_writes() {
 #[test]
 fn forks_of_the_writer_commit_a_large_file_midway_without_losing_what_is_on_its_way() {
     let world = world();
-    let mount = world.mount(&["--memory", "128MiB"]);
-    let bytes = noise(96 << 20, 3);
+    // Latency, so that blocks are on their way when the FLUSH comes.
+    world.emulator().settings(|settings| settings.latency = Duration::from_millis(5));
+    let mount = world.mount(&["--memory", "64MiB"]);
+    let bytes = noise(160 << 20, 3);
     let mut file = fs::File::create(mount.path("big")).unwrap();
-    for (number, part) in bytes.chunks(1 << 20).enumerate() {
-        std::io::Write::write_all(&mut file, part).unwrap();
-        if number % 5 == 0 {
-            program(&world, "true", &[]);
-        }
-    }
-    file.sync_all().unwrap();
+    let written = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !written.load(Ordering::Relaxed) {
+                program(&world, "true", &[]);
+            }
+        });
+        let outcome = file.write_all(&bytes).and_then(|()| file.sync_all());
+        written.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
     drop(file);
     mount.unmount();
     assert!(world.emulator().get(world.container(), "big").as_deref() == Some(&bytes[..]), "other bytes were saved");
