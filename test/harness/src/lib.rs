@@ -7,12 +7,16 @@
 // A harness fails a test by panicking, with what it saw.
 #![expect(clippy::unwrap_used, reason = "a test's machinery fails the test by panicking")]
 
+mod azurite;
 mod mount;
 pub mod mountinfo;
 pub mod program;
+mod secret;
 pub mod tree;
 mod world;
 
+pub use azurite::Azurite;
 pub use mount::{Ended, Mount};
 pub use program::{Finished, run};
+pub use secret::assert_no_secret;
 pub use world::World;

@@ -39,6 +39,16 @@ impl Finished {
     }
 }
 
+/// The driver at `binary`, with an environment that configures nothing.
+#[must_use]
+pub fn driver(binary: &str) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AZURE_") || name.starts_with("AZBLOB_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Waits for a child until `deadline`.
 pub fn wait_until(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
     loop {
@@ -64,7 +74,12 @@ pub fn run(command: &mut Command, limit: Duration) -> Finished {
         .stderr(err.try_clone().unwrap())
         .process_group(0)
         .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {:?}: {error} (make tools installs it)", command.get_program()));
+        .unwrap_or_else(|error| {
+            panic!(
+                "cannot start {:?}: {error} (make tools installs it, or the Makefile names it in its first lines)",
+                command.get_program()
+            )
+        });
     let status = wait_until(&mut child, began + limit);
     let took = began.elapsed();
     if status.is_none() {
