@@ -1,5 +1,13 @@
 //! The file system core against the emulator, without FUSE: what it promises about bytes, versions, names and requests.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use azblob_csi::fs::{ROOT, RenameMode, SetAttr, Settings};
 use blob_emulator::Operation;
 
@@ -278,4 +286,34 @@ async fn an_overwritten_block_blob_of_another_client_keeps_its_other_blocks() {
     let mut expected = blocks.concat();
     expected[(5 << 20) + 100..(5 << 20) + 107].copy_from_slice(b"changed");
     assert!(service.blob("foreign") == expected);
+}
+
+/// A child process that closes its copy of a descriptor makes the kernel flush in the middle of a write: the commit must
+/// neither lose what is sent ahead meanwhile nor be in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_in_the_middle_of_a_long_write_lose_nothing_of_it() {
+    let service = Service::start();
+    service.delay(Duration::from_millis(3));
+    let volume = service.volume().await;
+    let (_, handle) = volume.create("long", CREATE).await.unwrap();
+    let writing = Arc::new(AtomicBool::new(true));
+    let flushes = tokio::spawn({
+        let (volume, writing) = (Arc::clone(&volume), Arc::clone(&writing));
+        async move {
+            let mut count = 0;
+            while writing.load(Ordering::Relaxed) {
+                volume.fs.flush(handle).await.unwrap();
+                count += 1;
+            }
+            count
+        }
+    });
+    let bytes = Random::new(11).bytes(160 << 20);
+    for (index, part) in bytes.chunks(1 << 20).enumerate() {
+        volume.write(handle, (index as u64) << 20, part).await;
+    }
+    writing.store(false, Ordering::Relaxed);
+    assert!(flushes.await.unwrap() > 2, "some flushes fell into the write");
+    volume.close(handle).await.unwrap();
+    assert!(service.blob("long") == bytes);
 }

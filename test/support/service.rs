@@ -1,7 +1,7 @@
 //! A Blob service of one's own on the loopback interface, and what another client does to its one container.
 //! Knows nothing of file systems.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use azblob_csi::{
     blob::{
@@ -113,5 +113,10 @@ impl Service {
     /// Bytes of request bodies so far.
     pub fn bytes_in(&self) -> u64 {
         self.emulator.counters().operations.values().map(|operation| operation.bytes_in).sum()
+    }
+
+    /// Every request takes this much longer from now on.
+    pub fn delay(&self, latency: Duration) {
+        self.emulator.settings(|settings| settings.latency = latency);
     }
 }
