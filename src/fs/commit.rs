@@ -46,7 +46,9 @@ const KEEP_CACHED_BYTES_MAX: u64 = 8 << 20;
 enum Work {
     /// Nothing: all is on the service.
     Done,
-    /// Send this layer.
+    /// Send this layer, which an earlier commit left.
+    Left(Arc<Overlay>),
+    /// Send this layer, which took writes until now.
     Layer(Arc<Overlay>),
     /// Send attributes alone.
     Attributes,
@@ -66,16 +68,22 @@ impl FileSystem {
         self.commit_locked(inode).await
     }
 
-    /// [`Self::commit`] for who holds the inode's commit lock already.
+    /// [`Self::commit`] for who holds the inode's commit lock already. What is written while it runs is left to the next:
+    /// an fsync beside a busy writer must end.
     pub(super) async fn commit_locked(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let mut layer_sent = false;
         loop {
             let arrived = inode.staged.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            match next_work(inode)? {
+            match next_work(inode, layer_sent)? {
                 Work::Done => return Ok(()),
                 Work::Drain => arrived.await,
-                Work::Layer(layer) => self.commit_layer(inode, &layer).await?,
+                Work::Left(layer) => self.commit_layer(inode, &layer).await?,
+                Work::Layer(layer) => {
+                    self.commit_layer(inode, &layer).await?;
+                    layer_sent = true;
+                }
                 Work::Attributes => self.commit_attributes(inode).await?,
             }
         }
@@ -419,7 +427,7 @@ impl Base {
 }
 
 /// Judges what comes next, moving the top layer into place; the one function that changes the state of a commit.
-fn next_work(inode: &Inode) -> Result<Work> {
+fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
     let mut state = inode.state.lock();
     match state.fate {
         Fate::Unlinked => return Ok(Work::Done), // It has no name to be saved under; its bytes live as long as its handles.
@@ -433,9 +441,12 @@ fn next_work(inode: &Inode) -> Result<Work> {
         Fate::Linked => {}
     }
     if let Some(layer) = &state.committing {
-        return Ok(Work::Layer(Arc::clone(layer)));
+        return Ok(Work::Left(Arc::clone(layer)));
     }
     if state.overlay.is_some() {
+        if layer_sent {
+            return Ok(Work::Done);
+        }
         if !state.staging.is_empty() {
             state.draining = true;
             return Ok(Work::Drain);

@@ -126,6 +126,28 @@ async fn of_two_writers_the_second_gets_estale_and_the_first_version_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_fsync_beside_a_writer_who_never_stops_ends() {
+    let service = Service::start();
+    let volume = std::sync::Arc::new(service.volume().await);
+    let (_, handle) = volume.create("busy", CREATE).await.unwrap();
+    volume.write(handle, 0, b"before").await;
+    let writer = {
+        let volume = std::sync::Arc::clone(&volume);
+        tokio::spawn(async move {
+            loop {
+                volume.write(handle, 100, b"again").await;
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    // The bound stands for "for ever": an fsync is one request here.
+    let synced = tokio::time::timeout(std::time::Duration::from_secs(60), volume.fs.sync_file(handle)).await;
+    writer.abort();
+    synced.expect("fsync chases the writer").unwrap();
+    assert!(service.blob("busy").starts_with(b"before"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_exclusive_creators_cannot_both_win() {
     let service = Service::start();
     let (one, two) = (service.volume().await, service.volume().await);
