@@ -133,7 +133,8 @@ pub(super) fn error_body(body: &[u8]) -> (Option<String>, ServiceMessage) {
     let element = |name: &str| {
         let start = body.find(&format!("<{name}>"))? + name.len() + 2;
         let end = body[start..].find(&format!("</{name}>"))? + start;
-        Some(body[start..end].trim().to_owned())
+        let text = body[start..end].trim();
+        Some(quick_xml::escape::unescape(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned))
     };
     let message = element("Message").unwrap_or_default();
     let detail = element("AuthenticationErrorDetail").unwrap_or_default();
@@ -191,5 +192,7 @@ mod tests {
         assert_eq!(code.as_deref(), Some("AuthenticationFailed"));
         assert_eq!(said.to_string(), "Server failed to authenticate the request.");
         assert_eq!(error_body(b"<html>502</html>"), (None, ServiceMessage::default()));
+        let escaped = b"<Error><Code>X</Code><Message>Not &lt;here&gt;.&#xA;RequestId:1&#xA;Time:2</Message></Error>";
+        assert_eq!(error_body(escaped).1.to_string(), "Not <here>.", "the first line, without its XML escapes");
     }
 }
