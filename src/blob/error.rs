@@ -64,7 +64,10 @@ pub struct Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} at {}: ", self.operation, self.resource, self.host)?;
+        match self.host.as_str() {
+            "" => write!(f, "{}: ", self.operation)?, // Before any endpoint was involved.
+            host => write!(f, "{} {} at {host}: ", self.operation, self.resource)?,
+        }
         match (self.status, &self.code) {
             (Some(status), Some(code)) => write!(f, "HTTP {status} {code}")?,
             (Some(status), None) => write!(f, "HTTP {status}")?,

@@ -25,6 +25,11 @@ impl Error {
     /// Nobody answered: told apart by how far the request came.
     fn without_answer(&self) -> Option<String> {
         let host = &self.host;
+        if host.is_empty() {
+            let fix = "TLS cannot be set up: install this machine's CA certificates (package ca-certificates), or mount a \
+                       bundle at /etc/ssl/certs.";
+            return Some(fix.to_owned());
+        }
         match (self.cause(), self.kind) {
             (Some(Cause::Dns), _) => Some(format!(
                 "The name {host} does not resolve: check the account name and the cloud (suffix) for typing errors, and that DNS on this machine knows the endpoint (private endpoints need their private DNS zone)."
@@ -149,6 +154,14 @@ mod tests {
             request_id: None,
             source: Some(Box::new(ServiceMessage { message: String::new(), detail: detail.to_owned() })),
         }
+    }
+
+    #[test]
+    fn a_machine_without_ca_certificates_is_told_so_before_any_endpoint_is_named() {
+        let failed =
+            Error { host: String::new(), resource: String::new(), ..error(ErrorKind::Unreachable, None, None, "") };
+        assert_eq!(failed.to_string(), "List Blobs: no connection");
+        assert!(failed.remedy().unwrap().contains("ca-certificates"));
     }
 
     #[test]

@@ -111,7 +111,12 @@ fn check_time(start: &str, expiry: &str, now: OffsetDateTime) -> Result<(), Serv
     let read = |name: &str, text: &str| {
         date::parse_sas(text).ok_or_else(|| failed(format!("{name} is no valid ISO 8601 time: '{text}'")))
     };
-    let outside = || failed(format!("The SAS holds from '{start}' to '{expiry}', and it is {}", date::http(now)));
+    // The service's own words: clients tell an expired token from a wrong one by them.
+    let current = date::http(now);
+    let outside = || {
+        let frame = format!("Start [{start}] - Expiry [{expiry}] - Current [{current}]");
+        failed(format!("Signature not valid in the specified time frame: {frame}"))
+    };
     if !start.is_empty() && !is_past(read("st", start)?, now) {
         return Err(outside());
     }
