@@ -172,9 +172,9 @@ impl FileSystem {
         let state = inode.state.lock();
         let carried = &state.attributes;
         let base = state.base.as_deref();
-        let written = base.map_or(SystemTime::UNIX_EPOCH, |base| base.last_modified);
+        let written = base.map_or(SystemTime::UNIX_EPOCH, |base| base.properties.last_modified);
         // Append Block keeps metadata, so an append blob's `modtime` is that of its first byte.
-        let appended = base.is_some_and(|base| base.kind == BlobKind::Append);
+        let appended = base.is_some_and(|base| base.properties.kind == BlobKind::Append);
         let mtime = carried.mtime.filter(|_| !appended).unwrap_or(written);
         let directory = inode.kind == Kind::Directory;
         let default_mode = if directory { settings.dir_mode } else { settings.file_mode };

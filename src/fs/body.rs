@@ -55,7 +55,7 @@ impl FileSystem {
     /// # Errors
     /// EIO where bytes are nowhere to be read; what the service says of the old version.
     pub(super) async fn body_of(&self, layer: &Overlay, base: Option<&Arc<Base>>, range: Range<u64>) -> Result<Body> {
-        let parts = parts_of(layer, base.map_or(0, |base| base.length), &range)?;
+        let parts = parts_of(layer, base.map_or(0, |base| base.properties.length), &range)?;
         let wanted = parts.iter().map(Part::memory_bytes).sum();
         let mut memory = self.pool().budget().reserve(Class::Demand, wanted).await;
         let mut body = Body::new();

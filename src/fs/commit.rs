@@ -138,7 +138,7 @@ impl FileSystem {
         base: Option<&Arc<Base>>,
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
-        let base_length = base.map_or(0, |base| base.length);
+        let base_length = base.map_or(0, |base| base.properties.length);
         let stays = layer.below() > 0 && base_length > 0;
         let blocks = match base.filter(|_| stays) {
             Some(base) => self.committed_blocks(inode, name, base).await?,
@@ -184,11 +184,11 @@ impl FileSystem {
         let failed = |error| Error::from_store(format!("cannot save {name}"), error);
         let list = self.store.get_block_list(name).await.map_err(failed)?;
         let blocks = Arc::new(list.committed);
-        if list.etag != base.etag {
+        if list.etag != base.properties.etag {
             return Err(replaced(name)); // Get Block List takes no condition, so its answer is held against ours.
         }
         let mut state = inode.state.lock();
-        if state.base.as_ref().is_some_and(|now| now.etag == base.etag) {
+        if state.base.as_ref().is_some_and(|now| now.properties.etag == base.properties.etag) {
             state.base = Some(Arc::new(base.with_blocks(Arc::clone(&blocks))));
         }
         Ok(blocks)
@@ -217,7 +217,7 @@ impl FileSystem {
             Part::Copy(range) => {
                 let Some(base) = base else { return Ok(Vec::new()) };
                 let id = self.writer.block_id(id_length);
-                let copied = self.store.put_block_from_url(name, &id, name, range.clone(), &base.etag).await;
+                let copied = self.store.put_block_from_url(name, &id, name, range.clone(), &base.properties.etag).await;
                 match copied {
                     Ok(()) => Ok(vec![block(&id, range)]),
                     Err(error) if error.kind == ErrorKind::Unsupported => {
@@ -266,19 +266,13 @@ impl FileSystem {
         let size = layer.size();
         let content = self.content_after(inode, name, layer, committed);
         let mut state = inode.state.lock();
-        state.base = Some(Arc::new(Base {
-            content,
-            etag: committed.etag.clone(),
+        let properties = BlobProperties {
             length: size,
-            last_modified: committed.last_modified,
-            kind: BlobKind::Block,
-            metadata: options.metadata,
             headers: options.headers,
-            content_md5: None,
             access_tier: options.access_tier,
-            tag_count: 0,
-            blocks: Some(Arc::new(blocks)),
-        }));
+            ..written_properties(committed, options.metadata)
+        };
+        state.base = Some(Arc::new(Base { properties, content, blocks: Some(Arc::new(blocks)) }));
         state.committing = None;
         state.attributes_dirty = state.attributes != *attributes && state.overlay.is_none();
         state.checked = Some(Instant::now());
@@ -351,7 +345,7 @@ impl FileSystem {
                 base.content.repoint(name.clone(), committed.etag.clone());
                 base.with_attributes(committed, metadata)
             }
-            None => self.base_of(name, &marker_properties(committed, metadata)),
+            None => self.base_of(name, &written_properties(committed, metadata)),
         };
         let mut state = inode.state.lock();
         state.base = Some(Arc::new(base));
@@ -374,18 +368,19 @@ impl FileSystem {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::from_store(format!("cannot check {name}"), error)),
         };
-        let same = properties.etag == base.etag
+        let same = properties.etag == base.properties.etag
             || has_same_bytes(&base, &properties)
             || self.has_our_blocks(&name, &base, &properties).await;
         if !same {
             return Ok(false);
         }
         base.content.repoint(name.clone(), properties.etag.clone());
-        let mut adopted = Base::new(&properties, Arc::clone(&base.content));
+        let attributes = Attributes::read_from(&properties.metadata);
+        let mut adopted = Base::new(properties, Arc::clone(&base.content));
         adopted.blocks.clone_from(&base.blocks);
         let mut state = inode.state.lock();
         if !state.attributes_dirty && state.overlay.is_none() && state.committing.is_none() {
-            state.attributes = Attributes::read_from(&properties.metadata);
+            state.attributes = attributes;
         }
         state.base = Some(Arc::new(adopted));
         Ok(true)
@@ -395,7 +390,7 @@ impl FileSystem {
     /// bytes.
     async fn has_our_blocks(&self, name: &BlobName, base: &Base, properties: &BlobProperties) -> bool {
         let Some(ours) = base.blocks.as_ref().filter(|blocks| !blocks.is_empty()) else { return false };
-        if properties.length != base.length || !ours.iter().all(|block| self.writer.made(&block.id)) {
+        if properties.length != base.properties.length || !ours.iter().all(|block| self.writer.made(&block.id)) {
             return false;
         }
         let list = self.store.get_block_list(name).await;
@@ -405,24 +400,22 @@ impl FileSystem {
 
 impl Base {
     fn with_blocks(&self, blocks: Arc<Vec<CommittedBlock>>) -> Self {
-        let content = Arc::clone(&self.content);
-        Self { blocks: Some(blocks), ..Self::new(&self.to_properties(), content) }
+        Self { properties: self.properties.clone(), content: Arc::clone(&self.content), blocks: Some(blocks) }
     }
 
     /// The same version under another name: a copy has the bytes, blocks and metadata of its source.
     pub(super) fn renamed(&self, committed: &Committed) -> Self {
-        Self { blocks: None, ..self.with_attributes(committed, self.metadata.clone()) }
+        Self { blocks: None, ..self.with_attributes(committed, self.properties.metadata.clone()) }
     }
 
     fn with_attributes(&self, committed: &Committed, metadata: Metadata) -> Self {
-        let content = Arc::clone(&self.content);
-        Self {
+        let properties = BlobProperties {
             etag: committed.etag.clone(),
             last_modified: committed.last_modified,
             metadata,
-            blocks: self.blocks.clone(),
-            ..Self::new(&self.to_properties(), content)
-        }
+            ..self.properties.clone()
+        };
+        Self { properties, content: Arc::clone(&self.content), blocks: self.blocks.clone() }
     }
 }
 
@@ -460,13 +453,13 @@ fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
 }
 
 fn write_options(inode: &Inode, base: Option<&Base>, attributes: &Attributes) -> WriteOptions {
-    let mut metadata = base.map(|base| base.metadata.clone()).unwrap_or_default();
+    let mut metadata = base.map(|base| base.properties.metadata.clone()).unwrap_or_default();
     attributes.write_to(inode.kind, &mut metadata);
     WriteOptions {
-        condition: base.map_or(Condition::Absent, |base| Condition::Match(base.etag.clone())),
+        condition: base.map_or(Condition::Absent, |base| Condition::Match(base.properties.etag.clone())),
         metadata,
-        headers: base.map_or_else(ContentHeaders::default, |base| base.headers.clone()),
-        access_tier: base.and_then(|base| base.access_tier.clone()),
+        headers: base.map_or_else(ContentHeaders::default, |base| base.properties.headers.clone()),
+        access_tier: base.and_then(|base| base.properties.access_tier.clone()),
     }
 }
 
@@ -485,8 +478,8 @@ fn insert_clean(cache: &Cache, content: &Arc<Content>, layer: &Overlay, size: u6
     }
 }
 
-/// What a marker that we have just put has.
-pub(super) fn marker_properties(committed: &Committed, metadata: Metadata) -> BlobProperties {
+/// What an empty blob that we have just written has; the caller adds what it has more.
+pub(super) fn written_properties(committed: &Committed, metadata: Metadata) -> BlobProperties {
     BlobProperties {
         etag: committed.etag.clone(),
         length: 0,

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::{attributes::Attributes, attributes::Kind, directory::Directory, overlay::Overlay};
 use crate::{
-    blob::{BlobKind, BlobName, BlobProperties, CommittedBlock, ContentHeaders, ETag, Metadata},
+    blob::{BlobName, BlobProperties, CommittedBlock},
     cache::Content,
 };
 
@@ -44,26 +44,10 @@ pub enum Fate {
 /// The committed version that an inode stands for. Immutable: a commit makes a new one.
 #[derive(Debug)]
 pub struct Base {
+    /// What the service says of it.
+    pub properties: BlobProperties,
     /// Its bytes, and where to get them.
     pub content: Arc<Content>,
-    /// The version.
-    pub etag: ETag,
-    /// Bytes in it.
-    pub length: u64,
-    /// The service's time of it.
-    pub last_modified: SystemTime,
-    /// Block, append or page.
-    pub kind: BlobKind,
-    /// All its metadata, ours and others'.
-    pub metadata: Metadata,
-    /// What a rewrite must carry over.
-    pub headers: ContentHeaders,
-    /// Where the service knows it.
-    pub content_md5: Option<[u8; 16]>,
-    /// Its own tier, if it has one.
-    pub access_tier: Option<String>,
-    /// Its tags, which a rewrite would drop.
-    pub tag_count: u32,
     /// Its committed blocks, once asked for (or committed by us). Empty: one Put Blob.
     pub blocks: Option<Arc<Vec<CommittedBlock>>>,
 }
@@ -71,38 +55,8 @@ pub struct Base {
 impl Base {
     /// The version that `properties` describes, with its bytes at `content`.
     #[must_use]
-    pub fn new(properties: &BlobProperties, content: Arc<Content>) -> Self {
-        Self {
-            content,
-            etag: properties.etag.clone(),
-            length: properties.length,
-            last_modified: properties.last_modified,
-            kind: properties.kind,
-            metadata: properties.metadata.clone(),
-            headers: properties.headers.clone(),
-            content_md5: properties.content_md5,
-            access_tier: properties.access_tier.clone(),
-            tag_count: properties.tag_count,
-            blocks: None,
-        }
-    }
-
-    /// The same facts as the service would list them.
-    #[must_use]
-    pub fn to_properties(&self) -> BlobProperties {
-        BlobProperties {
-            etag: self.etag.clone(),
-            length: self.length,
-            last_modified: self.last_modified,
-            kind: self.kind,
-            metadata: self.metadata.clone(),
-            headers: self.headers.clone(),
-            content_md5: self.content_md5,
-            access_tier: self.access_tier.clone(),
-            tag_count: self.tag_count,
-            leased: false,
-            copy: None,
-        }
+    pub fn new(properties: BlobProperties, content: Arc<Content>) -> Self {
+        Self { properties, content, blocks: None }
     }
 }
 
@@ -150,7 +104,7 @@ impl State {
     #[must_use]
     pub fn size(&self) -> u64 {
         let layer = self.overlay.as_ref().or(self.committing.as_deref()).map(Overlay::size);
-        layer.unwrap_or_else(|| self.base.as_ref().map_or(0, |base| base.length))
+        layer.unwrap_or_else(|| self.base.as_ref().map_or(0, |base| base.properties.length))
     }
 
     /// The layer that takes writes, made if there is none.

@@ -266,7 +266,7 @@ impl FileSystem {
     /// The version that `properties` of `blob` describe, sharing cached bytes with all who know the same version.
     pub(super) fn base_of(&self, blob: &BlobName, properties: &BlobProperties) -> Base {
         let content = self.content(blob, &properties.etag, properties.length);
-        Base::new(properties, content)
+        Base::new(properties.clone(), content)
     }
 
     /// The bytes of a version, shared with all who know the same one.
@@ -293,7 +293,7 @@ impl FileSystem {
             state.checked = Some(found.seen);
             return inode.kind == Kind::Directory;
         };
-        let unchanged = state.base.as_ref().is_some_and(|base| base.etag == properties.etag);
+        let unchanged = state.base.as_ref().is_some_and(|base| base.properties.etag == properties.etag);
         if unchanged {
             state.checked = Some(found.seen);
             return true;
@@ -309,7 +309,7 @@ impl FileSystem {
         let base = match content {
             Some(content) => {
                 content.repoint(blob, properties.etag.clone());
-                Base::new(properties, content)
+                Base::new(BlobProperties::clone(properties), content)
             }
             None => self.base_of(&blob, properties),
         };
@@ -343,7 +343,9 @@ impl FileSystem {
     /// As [`Self::revalidate`], but a new version under the name is returned, so that it is not asked for again.
     pub(super) async fn successor(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<Option<Held>> {
         let Some((parent, name)) = self.table.place(inode.number) else { return Err(replaced_elsewhere()) };
-        let Some(etag) = inode.state.lock().base.as_ref().map(|base| base.etag.clone()) else { return Ok(None) };
+        let Some(etag) = inode.state.lock().base.as_ref().map(|base| base.properties.etag.clone()) else {
+            return Ok(None);
+        };
         let asked = Instant::now();
         let blob = self.blob_name(inode)?;
         match self.store.head(&blob, &Condition::NotMatch(etag)).await {
@@ -394,7 +396,7 @@ impl FileSystem {
         let Some(directory) = &parent.directory else { return };
         let properties = {
             let state = inode.state.lock();
-            state.base.as_deref().filter(|_| !state.is_dirty()).map(|base| Arc::new(base.to_properties()))
+            state.base.as_deref().filter(|_| !state.is_dirty()).map(|base| Arc::new(base.properties.clone()))
         };
         let seen = Instant::now();
         directory.put_local(Slot { name, number: inode.number, kind: inode.kind, properties, seen, gone: false });
@@ -403,7 +405,9 @@ impl FileSystem {
 
 /// Whether a foreign ETag stands for the same bytes: equal length and equal MD5 (DESIGN 10.3).
 pub(super) fn has_same_bytes(base: &Base, properties: &BlobProperties) -> bool {
-    base.length == properties.length && base.content_md5.is_some() && base.content_md5 == properties.content_md5
+    base.properties.length == properties.length
+        && base.properties.content_md5.is_some()
+        && base.properties.content_md5 == properties.content_md5
 }
 
 fn replaced_elsewhere() -> Error {

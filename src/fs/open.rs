@@ -166,17 +166,17 @@ impl FileSystem {
 
 fn check_openable(state: &State, access: Access) -> Result<()> {
     let Some(base) = state.base.as_deref() else { return Ok(()) };
-    if base.access_tier.as_deref() == Some("Archive") {
+    if base.properties.access_tier.as_deref() == Some("Archive") {
         let sentence = "the blob is in the Archive tier; rehydrate it first (az storage blob set-tier --tier Hot)";
         return Err(Error::new(libc::EACCES, sentence));
     }
     if !(access.write || access.truncate) {
         return Ok(());
     }
-    if base.kind != BlobKind::Block {
+    if base.properties.kind != BlobKind::Block {
         return Err(Error::new(libc::EPERM, "append and page blobs can be read, not written"));
     }
-    if base.tag_count > 0 {
+    if base.properties.tag_count > 0 {
         return Err(Error::new(libc::EPERM, "the blob has index tags, which a rewrite would lose"));
     }
     Ok(())

@@ -196,7 +196,7 @@ fn source_of(state: &State, range: &Range<u64>) -> Source {
         Ok(false) => return Source::OnlyStaged,
         Err(error) => return Source::Lost(error),
     }
-    let length = state.base.as_ref().map_or(0, |base| base.length);
+    let length = state.base.as_ref().map_or(0, |base| base.properties.length);
     let holes = holes.into_iter().map(|hole| hole.start..hole.end.min(length)).filter(|hole| !hole.is_empty());
     Source::Layers { base: state.base.clone(), bytes, holes: holes.collect(), start: range.start }
 }

@@ -142,7 +142,7 @@ impl FileSystem {
         };
         match self.store.put_blob(&marker, Body::new(), &options).await {
             Ok(committed) => {
-                let properties = super::commit::marker_properties(&committed, options.metadata);
+                let properties = super::commit::written_properties(&committed, options.metadata);
                 self.observe(&directory, &Self::found_marker(properties, Instant::now()));
                 Ok(())
             }
@@ -168,7 +168,7 @@ impl FileSystem {
             self.commit_locked(inode).await?;
         }
         let Some(base) = inode.state.lock().base.clone() else { return Ok(()) };
-        let kept = inode.state.lock().overlay.as_ref().map_or(base.length, Overlay::below);
+        let kept = inode.state.lock().overlay.as_ref().map_or(base.properties.length, Overlay::below);
         if kept == 0 {
             return Ok(());
         }
@@ -215,7 +215,7 @@ impl FileSystem {
         let blob = self.blob_name(inode)?;
         let path = format!("{RESERVED}/orphan/{}", uuid::Uuid::new_v4().simple());
         let orphan = self.name_at(&path)?;
-        let copied = self.store.copy(&blob, &base.etag, &orphan, &Condition::Absent).await;
+        let copied = self.store.copy(&blob, &base.properties.etag, &orphan, &Condition::Absent).await;
         let committed =
             copied.map_err(|error| Error::from_store(format!("cannot keep {blob}, which is open"), error))?;
         base.content.repoint(orphan.clone(), committed.etag);

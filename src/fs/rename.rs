@@ -146,7 +146,7 @@ impl FileSystem {
             _ => Condition::Absent,
         };
         let from = self.blob_name(source)?;
-        let moved = Move { from: from.clone(), etag: base.etag.clone(), to: new_blob.clone() };
+        let moved = Move { from: from.clone(), etag: base.properties.etag.clone(), to: new_blob.clone() };
         let committed = match self.copy_one(&moved, &condition).await {
             // Somebody made the new name since we looked: rename(2) replaces it all the same.
             Err(error) if error.kind() == Some(ErrorKind::Precondition) && mode == RenameMode::Replace => {

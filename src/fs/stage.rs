@@ -99,7 +99,7 @@ fn may_stage(state: &State) -> bool {
     if state.committing.is_some() {
         return false;
     }
-    let known = state.base.as_ref().is_none_or(|base| base.kind == BlobKind::Block && base.blocks.is_some());
+    let known = state.base.as_ref().is_none_or(|base| base.properties.kind == BlobKind::Block && base.blocks.is_some());
     known && state.fate == Fate::Linked && state.staging.len() < STAGING_MAX && !state.draining && !state.name_in_motion
 }
 
