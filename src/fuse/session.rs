@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     fs::{self, FileSystem, View, ViewSettings},
-    sync::Arc,
+    sync::{Arc, AtomicBool, Ordering},
 };
 
 use super::{
@@ -94,6 +94,8 @@ pub struct Session {
     phase: watch::Receiver<Phase>,
     in_flight: Arc<InFlight>,
     open: Arc<OpenHandles>,
+    /// The mount point is not ours to detach any more.
+    disowned: AtomicBool,
 }
 
 impl Session {
@@ -181,6 +183,12 @@ impl Session {
         self.fs.flush_all().await.map_err(|error| Error::Unsaved(self.mount_point.clone(), error))
     }
 
+    /// Says that the mount was taken down by somebody else, and that another may come in its place: from now on a drop
+    /// leaves the path alone. The session may not have noticed yet, or go on for those who hold files of it open.
+    pub fn disown(&self) {
+        self.disowned.store(true, Ordering::Release);
+    }
+
     async fn closed(&self) {
         let mut phase = self.phase.clone();
         let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
@@ -201,6 +209,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.is_serving()
+            && !self.disowned.load(Ordering::Acquire)
             && let Err(errno) = mount::unmount(&self.mount_point, true)
         {
             tracing::warn!(mount = %self.mount_point.display(), %errno, "cannot detach the mount");
@@ -242,7 +251,8 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
         let _ = ended_out.send(());
     });
     thread.map_err(undo)?;
-    let session = Session { mount_point, fs, view, connection, phase, in_flight, open };
+    let disowned = AtomicBool::new(false);
+    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, disowned };
     runtime.spawn(close(session.ending(notifier), ended, phase_out));
     Ok(session)
 }

@@ -65,6 +65,9 @@ impl Registry {
         {
             return Ok(outcome);
         }
+        if let Some(old) = volume.as_ref().and_then(|volume| volume.targets.get(&target)) {
+            old.view.session.disown(); // Its mount is gone; its session may not have noticed.
+        }
         let core: Arc<Core> = Core::open(&spec, &self.shared).await?.into();
         bind::make_directory(&target).await.map_err(|error| Error::system("make the directory", &target, error))?;
         let wanted = spec.view_for(options.group);

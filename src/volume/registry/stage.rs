@@ -35,6 +35,12 @@ impl Registry {
             tracing::info!(path = %path.display(), "another driver's mount works there: it is left alone");
             return Ok(Outcome::Foreign);
         }
+        // Whatever mount our old view had there is gone; its session may not have noticed.
+        if let Some((staged_at, view)) = known.as_ref().and_then(|volume| volume.staged.as_ref())
+            && *staged_at == path
+        {
+            view.session.disown();
+        }
         let core = match &known {
             Some(volume) => {
                 refresh(&volume.core, Some(&spec.credential)).await;
