@@ -1,0 +1,71 @@
+//! Commits of attributes alone: Set Metadata, which moves the ETag and not a byte.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    super::{
+        Error, FileSystem, Result,
+        attributes::Attributes,
+        inode::{Base, Inode},
+    },
+    ADOPTIONS_MAX, write_options, written_properties,
+};
+use crate::blob::{BlobName, Body, Committed, ErrorKind, Metadata};
+
+impl FileSystem {
+    pub(super) async fn commit_attributes(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let name = self.blob_name(inode)?;
+        let failed = |error| Error::from_store(format!("cannot save the attributes of {name}"), error);
+        for _ in 0..ADOPTIONS_MAX {
+            let (base, attributes) = {
+                let state = inode.state.lock();
+                (state.base.clone(), state.attributes)
+            };
+            let mut options = write_options(inode, base.as_deref(), &attributes);
+            let result = match &base {
+                Some(_) => self.store.set_metadata(&name, &options.metadata, &options.condition).await,
+                // A directory that was a bare prefix gets its marker now.
+                None => self.store.put_blob(&name, Body::new(), &options).await,
+            };
+            match result {
+                Ok(committed) => {
+                    let metadata = std::mem::take(&mut options.metadata);
+                    self.finish_attributes(inode, &name, base.as_deref(), &committed, metadata, &attributes);
+                    return Ok(());
+                }
+                Err(error) if error.kind == ErrorKind::Precondition => {
+                    if !self.adopt_same_bytes(inode).await? {
+                        return Err(self.conflict(inode, &name, failed(error)));
+                    }
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(Error::new(libc::ESTALE, format!("{name} was changed again and again during its commit")))
+    }
+
+    fn finish_attributes(
+        &self,
+        inode: &Arc<Inode>,
+        name: &BlobName,
+        base: Option<&Base>,
+        committed: &Committed,
+        metadata: Metadata,
+        attributes: &Attributes,
+    ) {
+        let base = match base {
+            Some(base) => {
+                // Set Metadata changes the ETag and not a byte: what is cached moves along (DESIGN 10.3).
+                base.content.repoint(name.clone(), committed.etag.clone());
+                base.with_attributes(committed, metadata)
+            }
+            None => self.base_of(name, &written_properties(committed, metadata)),
+        };
+        let mut state = inode.state.lock();
+        state.base = Some(Arc::new(base));
+        state.attributes_dirty = state.attributes != *attributes;
+        state.checked = Some(Instant::now());
+        drop(state);
+        self.publish(inode);
+    }
+}
