@@ -79,16 +79,29 @@ impl Answer {
     }
 
     /// A refusal. Answers to HEAD carry no body, so the code is in the header only.
-    pub(crate) fn refusal(error: &ServiceError, head: bool, request_id: &str, now: time::OffsetDateTime) -> Self {
+    /// `json`: the form of the Data Lake endpoint.
+    pub(crate) fn refusal(
+        error: &ServiceError,
+        head: bool,
+        json: bool,
+        request_id: &str,
+        now: time::OffsetDateTime,
+    ) -> Self {
         let mut answer = Self::new(error.status).header("x-ms-error-code", error.code.as_ref());
         for (name, value) in &error.headers {
             answer = answer.header(name, value.clone());
         }
         // RFC 9110 15.4.5: 304 has no content.
         if !head && error.status != StatusCode::NOT_MODIFIED {
-            answer = answer.header("content-type", "application/xml");
             let message = format!("{}\nRequestId:{request_id}\nTime:{}", error.message, date::precise(now));
-            answer.body.push_back(Bytes::from(xml::error(&error.code, &message, &error.details)));
+            let (content_type, body) = if json {
+                let error = serde_json::json!({ "error": { "code": error.code, "message": message } });
+                ("application/json;charset=utf-8", error.to_string())
+            } else {
+                ("application/xml", xml::error(&error.code, &message, &error.details))
+            };
+            answer = answer.header("content-type", content_type);
+            answer.body.push_back(Bytes::from(body));
         }
         answer
     }

@@ -15,6 +15,7 @@ use crate::{
     data::Data,
     date,
     error::{Code, ServiceError},
+    hierarchy::{self, Node},
     lease::{Lease, Target},
     state::{Container, Stamps},
 };
@@ -111,6 +112,8 @@ pub(crate) struct Blob {
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) lease: Lease,
     pub(crate) copy: Option<CopyState>,
+    /// What it is in the hierarchy; `None` on flat accounts.
+    pub(crate) node: Option<Node>,
 }
 
 impl Blob {
@@ -144,6 +147,9 @@ pub(crate) fn check_write(container: &Container, call: &Call, intent: Intent) ->
         return Err(Code::BlobNotFound.into());
     }
     Conditions::of(call)?.check(existing.map(Blob::version), intent)?;
+    if intent == Intent::Create {
+        hierarchy::check_put(container, call)?;
+    }
     check_lease_and_copy(existing, call)
 }
 
@@ -183,10 +189,15 @@ pub(crate) fn replace(container: &mut Container, stamps: &mut Stamps, call: &Cal
         tags: new.tags,
         lease,
         copy: None,
+        node: None,
     };
+    let node = old.and_then(|old| old.node.clone());
     let answer = version_headers(Answer::new(StatusCode::CREATED), &blob);
     container.staged.remove(call.blob_name());
     container.blobs.insert(call.blob_name().to_owned(), blob);
+    if call.hierarchical {
+        container.adopt(stamps, call.now, call.blob_name(), node);
+    }
     answer.header("x-ms-request-server-encrypted", "true")
 }
 

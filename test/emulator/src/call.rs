@@ -12,6 +12,7 @@ use crate::{
     auth::Grant,
     data::Data,
     error::{Code, ServiceError},
+    hierarchy::normal_name,
     operation::{Operation, Scope, classify},
     query::Query,
 };
@@ -139,6 +140,8 @@ pub(crate) struct Call {
     pub(crate) peer: IpAddr,
     pub(crate) now: OffsetDateTime,
     pub(crate) request_id: Arc<str>,
+    /// Whether the account has a hierarchical namespace.
+    pub(crate) hierarchical: bool,
     /// What authentication found; set before a handler runs.
     pub(crate) grant: Grant,
 }
@@ -154,8 +157,13 @@ impl Call {
         peer: IpAddr,
         now: OffsetDateTime,
         request_id: Arc<str>,
+        hierarchical: bool,
     ) -> Result<Self, ServiceError> {
-        let resource = Resource::parse(parts.uri.path(), host_account)?;
+        let mut resource = Resource::parse(parts.uri.path(), host_account)?;
+        if hierarchical {
+            let name = resource.blob.as_deref().map(normal_name).transpose()?;
+            resource.blob = name.filter(|name| !name.is_empty());
+        }
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let operation = classify(&parts.method, resource.scope(), &query, &parts.headers)?;
         if let Some(version) = header(&parts.headers, "x-ms-version")? {
@@ -176,6 +184,7 @@ impl Call {
             peer,
             now,
             request_id,
+            hierarchical,
             grant: Grant::Denied,
         })
     }

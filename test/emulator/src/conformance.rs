@@ -9,6 +9,7 @@ mod blobs;
 mod blocks;
 mod client;
 mod copies;
+mod hierarchy;
 mod leases;
 mod lists;
 mod step;
@@ -29,6 +30,8 @@ pub struct Target {
     pub key: String,
     /// Whether it is Azurite, whose known differences then apply.
     pub azurite: bool,
+    /// Whether the account has a hierarchical namespace: then the cases of such accounts run, and no others.
+    pub hierarchical: bool,
 }
 
 /// One claim about the service: requests in order, each with what must come back.
@@ -64,7 +67,7 @@ pub struct Report {
     pub failed: Vec<(&'static str, String)>,
 }
 
-/// Every case.
+/// Every case of a flat account.
 #[must_use]
 pub fn cases() -> Vec<Case> {
     [blobs::cases(), blocks::cases(), lists::cases(), copies::cases(), leases::cases(), account::cases()]
@@ -73,11 +76,18 @@ pub fn cases() -> Vec<Case> {
         .collect()
 }
 
+/// Every case of a hierarchical account.
+#[must_use]
+pub fn hierarchical_cases() -> Vec<Case> {
+    hierarchy::cases()
+}
+
 /// Runs every case against a server, each in a container of its own, which is deleted afterwards.
 #[must_use]
 pub fn run(target: &Target) -> Report {
     let mut report = Report::default();
-    for (number, case) in cases().into_iter().enumerate() {
+    let cases = if target.hierarchical { hierarchical_cases() } else { cases() };
+    for (number, case) in cases.into_iter().enumerate() {
         let mut session = Session::new(target, &format!("case-{number}-{}", std::process::id()));
         let outcome = session.create_container().and_then(|()| session.run(&case.steps));
         session.delete_container();

@@ -21,6 +21,7 @@ use crate::{
     data::Data,
     date,
     error::{Code, ServiceError},
+    hierarchy::normal_name,
     operation::Operation,
     query::Query,
     settings::Settings,
@@ -155,7 +156,10 @@ fn source_call(call: &Call, url: &str) -> Result<Call, ServiceError> {
         }
         Some(first)
     };
-    let resource = Resource::parse(uri.path(), account).map_err(|error| unverified(&error))?;
+    let mut resource = Resource::parse(uri.path(), account).map_err(|error| unverified(&error))?;
+    if call.hierarchical {
+        resource.blob = resource.blob.as_deref().map(normal_name).transpose().map_err(|error| unverified(&error))?;
+    }
     if resource.blob.is_none() {
         return Err(bad());
     }
@@ -177,6 +181,7 @@ fn source_call(call: &Call, url: &str) -> Result<Call, ServiceError> {
         peer: call.peer,
         now: call.now,
         request_id: Arc::clone(&call.request_id),
+        hierarchical: call.hierarchical,
         grant: Grant::Denied,
     })
 }

@@ -259,6 +259,7 @@ impl Emulator {
         let payload = Payload::of(Data::from_parts([bytes.into()]), true);
         let metadata: Metadata =
             metadata.iter().map(|&(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let hierarchical = self.service.settings().hierarchical;
         self.with_container(container, |container, stamps, now| {
             let (etag, modified) = stamps.change(now);
             let blob = Blob {
@@ -274,14 +275,32 @@ impl Emulator {
                 tags: Vec::new(),
                 lease: Lease::default(),
                 copy: None,
+                node: None,
             };
             container.staged.remove(name);
-            container.blobs.insert(name.to_owned(), blob);
+            let old = container.blobs.insert(name.to_owned(), blob).and_then(|old| old.node);
+            if hierarchical {
+                container.adopt(stamps, now, name, old);
+            }
             etag
         })
     }
 
-    /// Removes a blob as another client would; whether it was there.
+    /// Who may do what with a path of a hierarchical account, as (x-ms-permissions, x-ms-acl).
+    #[must_use]
+    pub fn access(&self, container: &str, name: &str) -> Option<(String, String)> {
+        let node = self.with_blob(container, name, |blob| blob.node.clone()).flatten()?;
+        Some((node.access.permissions(), node.access.acl()))
+    }
+
+    /// Whether a path is a directory of a hierarchical account.
+    #[must_use]
+    pub fn is_directory(&self, container: &str, name: &str) -> bool {
+        self.with_blob(container, name, Blob::is_directory).unwrap_or(false)
+    }
+
+    /// Removes a blob as another client would; whether it was there. Of a directory of a hierarchical account only the entry
+    /// goes: what is below it stays, as old data may be.
     pub fn delete(&self, container: &str, name: &str) -> bool {
         self.with_container(container, |container, _, _| container.blobs.remove(name).is_some()).unwrap_or(false)
     }

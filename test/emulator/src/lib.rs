@@ -8,6 +8,9 @@
 //!     operation, call, query    what is asked
 //!     blob (block, append, page, read, properties), copy, list, container, lease, conditions
 //!                               what the service does
+//!     dfs (create, rename, delete, access, properties, list)
+//!                               the same account through its Data Lake endpoint
+//!     hierarchy, access         what a hierarchical namespace adds
 //!       state, data             what it holds
 //!     answer, error, xml, date  what it says
 //!   settings, faults, counters, connection
@@ -15,6 +18,7 @@
 //! conformance                   requests and expected answers, for this emulator and for any other server
 //! ```
 
+mod access;
 mod answer;
 mod auth;
 mod blob;
@@ -28,9 +32,11 @@ mod copy;
 mod counters;
 mod data;
 mod date;
+mod dfs;
 mod emulator;
 mod error;
 mod faults;
+mod hierarchy;
 mod lease;
 mod list;
 mod operation;

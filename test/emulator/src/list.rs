@@ -14,6 +14,7 @@ use crate::{
     call::{Call, Metadata},
     date,
     error::{Code, ServiceError},
+    hierarchy::shown_metadata,
     lease::Target,
     state::{Container, State},
     xml,
@@ -92,6 +93,8 @@ fn next_marker(document: &mut String, next: Option<&str>) {
 /// One entry of a page.
 enum Entry<'a> {
     Blob(&'a str, &'a Blob),
+    /// A directory of a hierarchical account, where names are folded.
+    Directory(&'a str, &'a Blob),
     Uncommitted(&'a str),
     Prefix(&'a str),
 }
@@ -104,6 +107,7 @@ pub(crate) fn list_blobs(state: &mut State, call: &Call) -> Result<Answer, Servi
     let asked = Asked::of(call)?;
     let (container, _) = state.container(call)?;
     container.lease.check(call, false, Target::Container)?;
+    check_hierarchy(container, call, &asked)?;
     let start = asked.start()?;
     let (entries, next) = page(container, &asked, &start);
     let mut document = asked.head(&format!(
@@ -120,6 +124,12 @@ pub(crate) fn list_blobs(state: &mut State, call: &Call) -> Result<Answer, Servi
                 document.push_str("</BlobPrefix>");
             }
             Entry::Blob(name, blob) => blob_element(&mut document, call, &asked, name, blob),
+            Entry::Directory(name, blob) => {
+                document.push_str("<BlobPrefix>");
+                xml::name_element(&mut document, "Name", &format!("{name}/"));
+                properties_element(&mut document, call, &asked, blob);
+                document.push_str("</BlobPrefix>");
+            }
             Entry::Uncommitted(name) => {
                 document.push_str("<Blob>");
                 xml::name_element(&mut document, "Name", name);
@@ -132,6 +142,18 @@ pub(crate) fn list_blobs(state: &mut State, call: &Call) -> Result<Answer, Servi
     document.push_str("</Blobs>");
     next_marker(&mut document, next.as_deref());
     Ok(Answer::xml(document))
+}
+
+/// What is different on a hierarchical account (REST page "List Blobs", which names no codes): a prefix that leads through a
+/// file is an error, and so are permissions on a flat account.
+fn check_hierarchy(container: &Container, call: &Call, asked: &Asked<'_>) -> Result<(), ServiceError> {
+    if call.hierarchical && container.leads_through_file(asked.prefix) {
+        return Err(ServiceError::bad_query("prefix", asked.prefix));
+    }
+    if !call.hierarchical && asked.includes("permissions") {
+        return Err(ServiceError::bad_query("include", "permissions"));
+    }
+    Ok(())
 }
 
 /// The entries of a page and the name that the next one begins at. Jumps over what is folded into a prefix, so that a
@@ -157,15 +179,24 @@ fn page<'a>(container: &'a Container, asked: &Asked<'_>, start: &str) -> (Vec<En
         let behind = &name[asked.prefix.len()..];
         let folded = if asked.delimiter.is_empty() { None } else { behind.find(asked.delimiter) };
         match folded {
+            // The directory itself stands for what is below it, wherever the two are in the order of bytes.
             Some(at) => {
                 let prefix = &name[..asked.prefix.len() + at + asked.delimiter.len()];
-                entries.push(Entry::Prefix(prefix));
+                let directory = container.blobs.get(&name[..asked.prefix.len() + at]);
+                if !directory.is_some_and(Blob::is_directory) {
+                    entries.push(Entry::Prefix(prefix));
+                }
                 last_prefix = Some(prefix);
                 // Nearly every name below the prefix sorts before this one; the few others are skipped above.
                 from = Bound::Excluded(format!("{prefix}{}", char::MAX));
             }
             None => {
-                entries.push(blob.map_or(Entry::Uncommitted(name), |blob| Entry::Blob(name, blob)));
+                let folds = !asked.delimiter.is_empty();
+                entries.push(match blob {
+                    None => Entry::Uncommitted(name),
+                    Some(blob) if folds && blob.is_directory() => Entry::Directory(name, blob),
+                    Some(blob) => Entry::Blob(name, blob),
+                });
                 from = Bound::Excluded(name.to_owned());
             }
         }
@@ -192,6 +223,17 @@ fn next_name<'a>(
 fn blob_element(document: &mut String, call: &Call, asked: &Asked<'_>, name: &str, blob: &Blob) {
     document.push_str("<Blob>");
     xml::name_element(document, "Name", name);
+    properties_element(document, call, asked, blob);
+    if asked.includes("metadata") {
+        metadata_element(document, &shown_metadata(blob));
+    }
+    if asked.includes("tags") && !blob.tags.is_empty() {
+        document.push_str(&tags_xml(blob));
+    }
+    document.push_str("</Blob>");
+}
+
+fn properties_element(document: &mut String, call: &Call, asked: &Asked<'_>, blob: &Blob) {
     document.push_str("<Properties>");
     let mut put = |name: &str, text: Option<&str>| {
         if let Some(text) = text {
@@ -233,14 +275,16 @@ fn blob_element(document: &mut String, call: &Call, asked: &Asked<'_>, name: &st
     if !blob.tags.is_empty() {
         put("TagCount", Some(&blob.tags.len().to_string()));
     }
+    if let Some(node) = &blob.node {
+        put("ResourceType", Some(if node.directory { "directory" } else { "file" }));
+        if asked.includes("permissions") {
+            put("Owner", Some(&node.access.owner));
+            put("Group", Some(&node.access.group));
+            put("Permissions", Some(&node.access.permissions()));
+            put("Acl", Some(&node.access.acl()));
+        }
+    }
     document.push_str("</Properties>");
-    if asked.includes("metadata") {
-        metadata_element(document, &blob.metadata);
-    }
-    if asked.includes("tags") && !blob.tags.is_empty() {
-        document.push_str(&tags_xml(blob));
-    }
-    document.push_str("</Blob>");
 }
 
 fn metadata_element(document: &mut String, metadata: &Metadata) {

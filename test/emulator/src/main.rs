@@ -40,6 +40,9 @@ struct Flags {
     /// Containers to create at the start.
     #[arg(long = "container", value_name = "NAME")]
     containers: Vec<String>,
+    /// Give the account a hierarchical namespace (Data Lake Storage Gen2); its Data Lake endpoint is at the same address.
+    #[arg(long)]
+    hns: bool,
     /// Accept every request without looking at its credential.
     #[arg(long)]
     no_auth: bool,
@@ -75,6 +78,7 @@ fn main() -> anyhow::Result<()> {
         total: flags.total,
         faults: read_faults(flags.faults.as_deref())?,
         seed: flags.seed,
+        hierarchical: flags.hns,
         request_log: flags.request_log,
         ..Settings::default()
     };

@@ -7,6 +7,7 @@ use hyper::{HeaderMap, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    dfs,
     error::{Code, ServiceError},
     query::Query,
 };
@@ -116,6 +117,22 @@ operations! {
     GetBlobTags false "t" 'o';
     /// Set Blob Tags.
     SetBlobTags true "t" 'o';
+    /// Path - Create of the Data Lake endpoint, without a source.
+    CreatePath true "cw" 'o';
+    /// Path - Create, rename. Its source is authorised as a delete.
+    RenamePath true "cw" 'o';
+    /// Path - Delete.
+    DeletePath true "dm" 'o';
+    /// Path - Get Properties.
+    GetPathProperties false "re" 'o';
+    /// Path - Get Properties, access control.
+    GetPathAccessControl false "e" 'o';
+    /// Path - Update, access control.
+    SetPathAccessControl true "po" 'o';
+    /// Path - Update, properties.
+    SetPathProperties true "w" 'o';
+    /// Path - List.
+    ListPaths false "l" 'c';
 }
 
 impl fmt::Display for Operation {
@@ -149,6 +166,23 @@ impl From<Operation> for String {
     }
 }
 
+impl Operation {
+    /// Whether it is one of the Data Lake endpoint, which answers in JSON.
+    pub(crate) fn is_data_lake(self) -> bool {
+        matches!(
+            self,
+            Self::CreatePath
+                | Self::RenamePath
+                | Self::DeletePath
+                | Self::GetPathProperties
+                | Self::GetPathAccessControl
+                | Self::SetPathAccessControl
+                | Self::SetPathProperties
+                | Self::ListPaths
+        )
+    }
+}
+
 /// What the path of a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -176,6 +210,9 @@ pub(crate) fn classify(
         return Ok(Operation::GetAccountInformation);
     }
     let found = match scope {
+        Scope::Container | Scope::Blob if dfs::is_meant(method, query, headers) => {
+            dfs::classify(method, scope, query, headers)
+        }
         Scope::Service => service(method, restype, comp),
         Scope::Container => container(method, restype, comp),
         Scope::Blob => blob(method, comp, headers),

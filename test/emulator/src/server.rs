@@ -27,6 +27,7 @@ use crate::{
     container, control, copy,
     counters::{Counters, RequestRecord},
     data::Data,
+    dfs,
     error::{Code, ServiceError},
     faults::{FaultKind, Faults},
     list,
@@ -145,12 +146,13 @@ impl Exchange {
         let request_id: Arc<str> = Uuid::new_v4().to_string().into();
         let host_account = self.host_account(&parts.headers, &parts.uri);
         let now = self.service.now();
-        let call = Call::parse(&parts, host_account.as_deref(), self.peer, now, Arc::clone(&request_id));
+        let id = Arc::clone(&request_id);
+        let call = Call::parse(&parts, host_account.as_deref(), self.peer, now, id, settings.hierarchical);
         match call {
             Ok(call) => self.handle(call, body, &settings).await,
             Err(error) => {
                 let bytes_in = drain(body).await;
-                let answer = Answer::refusal(&error, parts.method == Method::HEAD, &request_id, now);
+                let answer = Answer::refusal(&error, parts.method == Method::HEAD, false, &request_id, now);
                 self.record(None, Some(&answer), error.code.as_ref(), bytes_in, &settings);
                 Ok(answer.into_response(None, &request_id, self.send_plan()))
             }
@@ -198,7 +200,8 @@ impl Exchange {
             }
         };
         let code = outcome.as_ref().err().map(|error| error.code.to_string()).unwrap_or_default();
-        let answer = outcome.unwrap_or_else(|error| Answer::refusal(&error, head, &call.request_id, call.now));
+        let json = call.operation.is_data_lake();
+        let answer = outcome.unwrap_or_else(|error| Answer::refusal(&error, head, json, &call.request_id, call.now));
         let mut send = self.send_plan();
         match fault {
             Some(FaultKind::ReplyLost) => {
@@ -385,5 +388,13 @@ fn dispatch(
         Operation::SetBlobTier => properties::set_tier(state, call),
         Operation::GetBlobTags => properties::get_tags(state, call),
         Operation::SetBlobTags => properties::set_tags(state, call, payload),
+        Operation::CreatePath => dfs::create::create(state, call),
+        Operation::RenamePath => dfs::rename::rename(state, settings, call),
+        Operation::DeletePath => dfs::delete::delete(state, settings, call),
+        Operation::GetPathProperties => dfs::properties::get(state, call),
+        Operation::GetPathAccessControl => dfs::access::get(state, call),
+        Operation::SetPathAccessControl => dfs::access::set(state, call),
+        Operation::SetPathProperties => dfs::properties::set(state, call),
+        Operation::ListPaths => dfs::list::list(state, call),
     }
 }

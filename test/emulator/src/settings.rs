@@ -31,8 +31,12 @@ pub struct Settings {
     pub seed: u64,
     /// Whether the account allows containers to be public.
     pub public_access: bool,
-    /// What Get Account Information says about a hierarchical namespace.
+    /// Whether the account has a hierarchical namespace. To be said at the start: what is there does not change its sort.
     pub hierarchical: bool,
+    /// Whether a rename gives what moved a new ETag. Not documented; clients have to live with both.
+    pub rename_changes_etag: bool,
+    /// Paths that one request of a paginated recursive delete looks at. `None`: all of them.
+    pub delete_paths_max: Option<usize>,
     /// Bearer tokens that are accepted, each with full rights.
     pub bearer_tokens: Vec<String>,
     /// How far the service's clock is ahead: leases and SAS expire without waiting.
@@ -57,6 +61,8 @@ impl Default for Settings {
             seed: 1,
             public_access: true,
             hierarchical: false,
+            rename_changes_etag: false,
+            delete_paths_max: None,
             bearer_tokens: Vec::new(),
             clock_ahead: Duration::ZERO,
             container_delete_time: Duration::ZERO,

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use time::OffsetDateTime;
 
 use crate::{
+    access::Access,
     blob::{Blob, Staging},
     call::{Call, Metadata},
     date,
@@ -63,6 +64,8 @@ pub(crate) struct Container {
     pub(crate) public: PublicAccess,
     pub(crate) policies: Vec<AccessPolicy>,
     pub(crate) lease: Lease,
+    /// Who may do what with the root of a hierarchical container, once somebody has set it.
+    pub(crate) root_access: Option<Access>,
     /// Whether some blob may have a copy that is under way.
     pub(crate) copies_pending: bool,
 }

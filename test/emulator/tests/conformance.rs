@@ -2,7 +2,7 @@
 
 use blob_emulator::{
     DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, Emulator, Settings,
-    conformance::{Report, Target, cases, run},
+    conformance::{Report, Target, cases, hierarchical_cases, run},
 };
 use harness::Azurite;
 
@@ -30,10 +30,25 @@ fn the_emulator_answers_every_case_as_expected() {
         account: emulator.account().to_owned(),
         key: emulator.key(),
         azurite: false,
+        hierarchical: false,
     });
     judge(&report, "emulator");
     assert!(report.held.len() >= 80 && report.held.len() == cases().len());
     assert!(emulator.containers().is_empty(), "every case deletes its container");
+}
+
+#[test]
+fn the_emulator_answers_every_case_of_a_hierarchical_account_as_expected() {
+    let emulator = Emulator::start(Settings { hierarchical: true, ..Settings::default() }).unwrap();
+    let report = run(&Target {
+        address: emulator.address(),
+        account: emulator.account().to_owned(),
+        key: emulator.key(),
+        azurite: false,
+        hierarchical: true,
+    });
+    judge(&report, "hierarchical emulator");
+    assert!(report.held.len() >= 35 && report.held.len() == hierarchical_cases().len());
 }
 
 #[test]
@@ -44,6 +59,7 @@ fn azurite_answers_as_expected_but_for_the_marked_cases() {
         account: DEVELOPMENT_ACCOUNT.to_owned(),
         key: DEVELOPMENT_KEY.to_owned(),
         azurite: true,
+        hierarchical: false,
     });
     judge(&report, "Azurite");
 }

@@ -173,6 +173,7 @@ fn a_rotated_key_stops_the_old_one() {
         address: emulator.address(),
         account: emulator.account().to_owned(),
         key: key.to_owned(),
+        hierarchical: false,
         azurite: false,
     };
     assert!(blob_emulator::conformance::run(&target(DEVELOPMENT_KEY)).held.is_empty());
@@ -224,4 +225,43 @@ fn a_single_get_delivers_every_byte_and_prints_its_speed() {
     let speed = BYTES as f64 / begun.elapsed().as_secs_f64() / f64::from(1 << 20);
     println!("one GET of 512 MiB: {speed:.0} MiB/s");
     assert!((BYTES..BYTES + 4096).contains(&total));
+}
+
+#[test]
+fn a_paginated_delete_of_a_hierarchy_deletes_with_its_last_request_only() {
+    let settings = Settings { auth: false, hierarchical: true, delete_paths_max: Some(2), ..Settings::default() };
+    let emulator = Emulator::start(settings).unwrap();
+    emulator.create_container("box");
+    for name in ["d/1", "d/2", "d/e/3"] {
+        emulator.put("box", name, "x", &[]).unwrap();
+    }
+    runtime().block_on(async {
+        let delete = |more: String| {
+            let url = format!("{}?recursive=true&paginated=true{more}", url(&emulator, "d"));
+            async move { reqwest::Client::new().delete(url).send().await.unwrap() }
+        };
+        let first = delete(String::new()).await;
+        let token = first.headers()["x-ms-continuation"].to_str().unwrap().to_owned();
+        assert_eq!(emulator.names("box").len(), 5, "three files and two directories are still there");
+        let second = delete(format!("&continuation={token}")).await;
+        assert!(second.status().is_success() && !second.headers().contains_key("x-ms-continuation"));
+    });
+    assert!(emulator.names("box").is_empty());
+}
+
+#[test]
+fn a_rename_changes_the_etag_only_where_the_knob_says_so() {
+    for changes in [false, true] {
+        let settings =
+            Settings { auth: false, hierarchical: true, rename_changes_etag: changes, ..Settings::default() };
+        let emulator = Emulator::start(settings).unwrap();
+        emulator.create_container("box");
+        let before = emulator.put("box", "a", "x", &[]).unwrap();
+        runtime().block_on(async {
+            let request = reqwest::Client::new().put(url(&emulator, "b")).header("content-length", 0);
+            let reply = request.header("x-ms-rename-source", "/box/a").send().await.unwrap();
+            assert!(reply.status().is_success() && !reply.headers().contains_key("etag"));
+        });
+        assert_eq!(emulator.etag("box", "b").unwrap() != before, changes);
+    }
 }

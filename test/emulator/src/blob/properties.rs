@@ -10,6 +10,7 @@ use crate::{
     call::{Call, Payload},
     conditions::{Conditions, Intent},
     error::{Code, ServiceError},
+    hierarchy,
     lease::Target,
     state::State,
     xml,
@@ -79,6 +80,7 @@ pub(crate) fn delete(state: &mut State, call: &Call) -> Result<Answer, ServiceEr
     }
     let (container, _) = state.container(call)?;
     check_write(container, call, Intent::Change)?;
+    hierarchy::check_delete(container, call)?;
     container.blobs.remove(call.blob_name());
     container.staged.remove(call.blob_name());
     Ok(Answer::new(StatusCode::ACCEPTED).header("x-ms-delete-type-permanent", "true"))
@@ -120,6 +122,7 @@ pub(crate) fn set_tier(state: &mut State, call: &Call) -> Result<Answer, Service
 /// `InvalidHeaderValue`, `TooManyTags`.
 pub(crate) fn tags_of(call: &Call) -> Result<Vec<(String, String)>, ServiceError> {
     let Some(text) = call.header("x-ms-tags")? else { return Ok(Vec::new()) };
+    check_tags_supported(call)?;
     let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let tags = text
         .split('&')
@@ -127,6 +130,14 @@ pub(crate) fn tags_of(call: &Call) -> Result<Vec<(String, String)>, ServiceError
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| ServiceError::bad_header("x-ms-tags", text))?;
     checked_tags(tags)
+}
+
+/// Page "Blob Storage feature support": tags are for flat accounts.
+fn check_tags_supported(call: &Call) -> Result<(), ServiceError> {
+    if call.hierarchical {
+        return Err(Code::FeatureNotYetSupportedForHierarchicalNamespaceAccounts.into());
+    }
+    Ok(())
 }
 
 fn checked_tags(mut tags: Vec<(String, String)>) -> Result<Vec<(String, String)>, ServiceError> {
@@ -146,6 +157,7 @@ fn checked_tags(mut tags: Vec<(String, String)>) -> Result<Vec<(String, String)>
 /// # Errors
 /// `BlobNotFound`.
 pub(crate) fn get_tags(state: &mut State, call: &Call) -> Result<Answer, ServiceError> {
+    check_tags_supported(call)?;
     let (container, _) = state.container(call)?;
     let blob = container.blob(call.blob_name())?;
     Ok(Answer::xml(format!("{}{}", xml::DECLARATION, tags_xml(blob))))
@@ -180,6 +192,7 @@ pub(crate) fn set_tags(state: &mut State, call: &Call, payload: &Payload) -> Res
         }
     }
     let tags = checked_tags(tags)?;
+    check_tags_supported(call)?;
     let (container, _) = state.container(call)?;
     let blob = container.blob_mut(call.blob_name())?;
     blob.lease.check(call, true, Target::Blob)?;

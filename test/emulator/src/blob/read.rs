@@ -14,8 +14,9 @@ use crate::{
     blob::{Blob, Kind, version_headers},
     call::Call,
     conditions::{Conditions, Intent},
-    date,
+    date, dfs,
     error::{Code, ServiceError},
+    hierarchy::shown_metadata,
     lease::Target,
     state::State,
 };
@@ -105,7 +106,8 @@ pub(crate) fn metadata(state: &mut State, call: &Call) -> Result<Answer, Service
 }
 
 fn metadata_headers(answer: Answer, blob: &Blob) -> Answer {
-    blob.metadata.iter().fold(answer, |answer, (name, value)| answer.header(&format!("x-ms-meta-{name}"), value))
+    let shown = shown_metadata(blob);
+    shown.iter().fold(answer, |answer, (name, value)| answer.header(&format!("x-ms-meta-{name}"), value))
 }
 
 /// Everything that GET and HEAD tell about a blob. `whole`: the body is the whole blob, so its MD5 is Content-MD5.
@@ -146,6 +148,10 @@ fn properties(answer: Answer, blob: &Blob, call: &Call, whole: bool) -> Answer {
     };
     if let Some(copy) = &blob.copy {
         answer = copy.facts().into_iter().fold(answer, |answer, (name, _, value)| answer.header(name, value));
+    }
+    if let Some(node) = &blob.node {
+        let sort = if node.directory { "directory" } else { "file" };
+        answer = dfs::access::headers(answer.header("x-ms-resource-type", sort), &node.access);
     }
     metadata_headers(answer, blob)
 }

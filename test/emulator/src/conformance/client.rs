@@ -107,7 +107,8 @@ impl<'a> Session<'a> {
         if reply.status >= 400 && step.method != "HEAD" {
             let code = reply.headers.get("x-ms-error-code").cloned().unwrap_or_default();
             let text = String::from_utf8_lossy(&reply.body).into_owned();
-            if !text.contains(&format!("<Code>{code}</Code>")) {
+            let forms = [format!("<Code>{code}</Code>"), format!("\"code\":\"{code}\"")];
+            if !forms.iter().any(|form| text.contains(form)) {
                 return Err(format!("the body does not repeat the code \"{code}\""));
             }
         }
@@ -206,7 +207,7 @@ impl<'a> Session<'a> {
         if !headers.iter().any(|(name, _)| name == "x-ms-version") {
             headers.push(("x-ms-version".to_owned(), VERSION.to_owned()));
         }
-        if !step.without_length && (step.method == "PUT" || !body.is_empty()) {
+        if !step.without_length && (matches!(step.method, "PUT" | "PATCH") || !body.is_empty()) {
             headers.push(("content-length".to_owned(), body.len().to_string()));
         }
         self.authorize(step, &path, &mut headers);

@@ -77,6 +77,11 @@ pub(super) fn put(path: &str, status: u16) -> Step {
     step("PUT", path, status)
 }
 
+/// PATCH that must answer `status`.
+pub(super) fn patch(path: &str, status: u16) -> Step {
+    step("PATCH", path, status)
+}
+
 /// DELETE that must answer `status`.
 pub(super) fn delete(path: &str, status: u16) -> Step {
     step("DELETE", path, status)
