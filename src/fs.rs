@@ -7,6 +7,7 @@
 //! | how a name is found | `lookup`, `directory`, `name` |
 //! | how bytes come | `open`, `read` |
 //! | how bytes go | `write`, `stage`, `plan` (pure), `body`, `commit` |
+//! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | who sees what | `view`, `attributes`, `attr` |
 //!
@@ -27,8 +28,11 @@ mod directory;
 mod error;
 mod handle;
 mod inode;
+mod last_close;
+mod latch;
 mod list;
 mod lookup;
+mod lost_found;
 mod name;
 mod open;
 mod overlay;
@@ -43,13 +47,17 @@ mod table;
 mod view;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
 pub use attributes::Kind;
 pub use error::{Error, Result};
 pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};
+pub use last_close::SetAside;
 pub use list::DirectoryEntry;
 pub use read::ReadData;
 pub use rename::RenameMode;
@@ -126,7 +134,8 @@ impl Default for Settings {
 pub struct Resources {
     /// Clean bytes, and the budget and buffers that dirty ones share with them.
     pub cache: Cache,
-    /// Directory for dirty bytes beyond the budget; without one, a file that outgrows it is committed early.
+    /// Directory for dirty bytes beyond the budget, and for lost+found; without one, a file that outgrows the budget is
+    /// committed early, and what the service refuses for good stays in memory.
     pub spool: Option<std::path::PathBuf>,
     /// Where background work runs.
     pub runtime: tokio::runtime::Handle,
@@ -145,6 +154,8 @@ pub struct FileSystem {
     views: Views,
     writer: stage::Writer,
     checked_opens: open::CheckedOpens,
+    /// Files moved to lost+found.
+    set_aside_count: AtomicU64,
 }
 
 impl FileSystem {
@@ -167,6 +178,7 @@ impl FileSystem {
             views: Views::default(),
             writer: stage::Writer::new(),
             checked_opens: open::CheckedOpens::default(),
+            set_aside_count: AtomicU64::new(0),
         });
         file_system.load_root().await?;
         Ok(file_system)
@@ -183,6 +195,12 @@ impl FileSystem {
         for (number, count) in view.forget_all() {
             self.table.release(number, count);
         }
+    }
+
+    /// Whether any view is open.
+    #[must_use]
+    pub fn has_views(&self) -> bool {
+        !self.views.is_empty()
     }
 
     /// How many inodes are known and how many handles are open, for metrics.

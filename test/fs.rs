@@ -7,3 +7,5 @@ mod support;
 
 #[path = "fs/core.rs"]
 mod core;
+#[path = "fs/unsaved.rs"]
+mod unsaved;

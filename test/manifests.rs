@@ -417,7 +417,9 @@ fn the_node_finds_the_kubelet_where_it_is_and_the_kubelet_the_node() {
     assert_eq!(socket, Path::new(KUBELET_DIRECTORY).join("plugins").join(DRIVER).join("csi.sock"));
     let below = mounts(blob).iter().filter(|mount| mount.mount_path.starts_with(&format!("{KUBELET_DIRECTORY}/")));
     assert_eq!(below.count(), 0, "a mount below a Bidirectional one shows up on the host");
-    assert_eq!(flag(blob, "--spool-dir"), mount_at(blob, "/spool").mount_path);
+    let spool = mount_at(blob, "/spool");
+    assert_eq!(flag(blob, "--spool-dir"), spool.mount_path);
+    assert_eq!(host_path(&pod, spool).0, "/var/lib/azblob-csi", "lost+found must outlive the pod");
 }
 
 #[test]

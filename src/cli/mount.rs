@@ -128,7 +128,7 @@ async fn serve(
     // Signals from here on are handled: one that comes while we mount ends us in order as well.
     let mut stop = Stop::listen()?;
     let source = place.location.to_string();
-    let mounted = tokio::select! {
+    let (volume, mounted) = tokio::select! {
         mounted = mount(place, &options, mount_point, resources) => mounted?,
         () = stop.asked() => return Ok(()),
     };
@@ -139,8 +139,18 @@ async fn serve(
         () = mounted.ended() => tracing::info!("unmounted from outside: saving"),
     }
     tokio::select! {
-        unmounted = mounted.unmount() => unmounted.map_err(|error| Failure::from_chain(&error)),
-        () = stop.asked() => Err(Failure::new("told to end again while saving: data may be missing from the container")),
+        unmounted = mounted.unmount() => {
+            // What even the unmounting left behind: the process ends now.
+            volume.set_aside_all().await;
+            unmounted.map_err(|error| Failure::from_chain(&error))
+        }
+        () = stop.asked() => {
+            let left = volume.set_aside_all().await;
+            Err(Failure::new(format!(
+                "told to end again while saving: {} files are in lost+found of the spool directory, {} are lost",
+                left.files, left.kept
+            )))
+        }
     }
 }
 
@@ -149,7 +159,7 @@ async fn mount(
     options: &MountOptions,
     mount_point: PathBuf,
     resources: Arc<Resources>,
-) -> Result<Session, Failure> {
+) -> Result<(Arc<FileSystem>, Session), Failure> {
     let source = place.location.to_string();
     let cannot = |error: &blob::Error| Failure {
         message: format!("cannot mount {source}: {}", Failure::from_chain(error).message),
@@ -167,9 +177,9 @@ async fn mount(
         let message = format!("cannot mount {source}: {}", error.to_chain());
         Failure { message, remedy: error.source.and_then(|source| source.remedy()) }
     })?;
-    Session::mount(file_system, options.view_settings(), &mount_point, options.session_options(source.clone()))
-        .await
-        .map_err(|error| Failure::from_chain(&error))
+    let session_options = options.session_options(source.clone());
+    let session = Session::mount(Arc::clone(&file_system), options.view_settings(), &mount_point, session_options);
+    Ok((file_system, session.await.map_err(|error| Failure::from_chain(&error))?))
 }
 
 /// Asks for one name below the prefix: the least that every credential that can be of use may do. Makes the container

@@ -142,6 +142,7 @@ impl FileSystem {
     ) -> Result<(Attr, Duration)> {
         self.check_writable(caller)?;
         let inode = self.inode(number)?;
+        let was_dirty = inode.state.lock().is_dirty();
         if let Some(size) = change.size {
             self.truncate(caller, &inode, size, handle.is_some()).await?;
         }
@@ -153,7 +154,7 @@ impl FileSystem {
         if number == ROOT {
             inode.state.lock().attributes_dirty = false;
         } else if at_once {
-            self.commit(&inode).await?;
+            self.commit_change(&inode, was_dirty).await?;
         }
         self.views.invalidate(Some(&caller.view), &super::Invalidation::Attributes(number));
         Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))

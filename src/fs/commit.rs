@@ -20,12 +20,13 @@ mod attributes;
 mod finish;
 mod send;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Error, FileSystem, Result,
     attributes::Attributes,
-    inode::{Base, Fate, Inode},
+    handle::FileHandle,
+    inode::{Base, Fate, Inode, Refusal},
     lookup::has_same_bytes,
     overlay::Overlay,
 };
@@ -60,13 +61,67 @@ impl FileSystem {
     /// close. Anything else leaves the data dirty, to be tried again. Cancel-safe: a dropped commit leaves the layer to
     /// the next.
     pub(super) async fn commit(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
-        let _in_order = inode.commit.lock().await;
-        self.commit_locked(inode).await
+        self.commit_in_turn(inode, true).await
     }
 
-    /// [`Self::commit`] for who holds the inode's commit lock already. What is written while it runs is left to the next:
-    /// an fsync beside a busy writer must end.
+    /// [`Self::commit`] that no system call returns the error of: the next fsync or close of every handle does.
+    pub(super) async fn commit_unheard(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        self.commit_in_turn(inode, false).await
+    }
+
+    /// [`Self::commit`] for fsync or close of a handle.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]; where that succeeds, a failure that this handle was not told of yet, once.
+    pub(super) async fn commit_for(self: &Arc<Self>, handle: &FileHandle) -> Result<()> {
+        let outcome = self.commit(&handle.inode).await;
+        let mut state = handle.inode.state.lock();
+        let heard = handle.heard.swap(state.errors.sequence(), Ordering::Relaxed);
+        outcome?;
+        state.errors.tell(heard).map_or(Ok(()), Err)
+    }
+
+    /// Waits for the inode's turn. A commit that failed meanwhile answers for this one too: behind a service that is
+    /// silent, everybody waits for one deadline and not for one each.
+    async fn commit_in_turn(self: &Arc<Self>, inode: &Arc<Inode>, heard: bool) -> Result<()> {
+        let failures = inode.state.lock().failures;
+        let _in_order = inode.commit.lock().await;
+        {
+            let mut state = inode.state.lock();
+            let failed_meanwhile = state.failures > failures && state.refusal.is_some();
+            if let Some(error) = state.errors.repeat(heard).filter(|_| failed_meanwhile) {
+                return Err(error);
+            }
+        }
+        self.commit_noted(inode, heard).await
+    }
+
+    /// [`Self::commit`] for who holds the inode's commit lock already.
     pub(super) async fn commit_locked(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        self.commit_noted(inode, true).await
+    }
+
+    /// Commits, and keeps a failure for those who must hear of it.
+    async fn commit_noted(self: &Arc<Self>, inode: &Arc<Inode>, heard: bool) -> Result<()> {
+        let name = self.blob_name(inode);
+        let outcome = self.commit_all(inode).await;
+        let mut state = inode.state.lock();
+        match (&outcome, name) {
+            (Ok(()), _) => state.refusal = None,
+            (Err(error), Ok(blob)) => {
+                state.errors.record(error, heard);
+                state.failures += 1;
+                let (errno, sentence, may_pass) = (error.errno, error.to_chain(), error.may_pass());
+                state.refusal = Some(Refusal { blob, errno, sentence, may_pass });
+            }
+            // The name was lost before: that failure was kept.
+            (Err(_), Err(_)) => {}
+        }
+        outcome
+    }
+
+    /// Sends layer after layer. What is written while it runs is left to the next: an fsync beside a busy writer must end.
+    async fn commit_all(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
         let mut layer_sent = false;
         loop {
             let arrived = inode.staged.notified();

@@ -21,18 +21,20 @@ pub struct Error {
     pub level: Level,
     /// The cause below, where the service answered (or failed to).
     pub source: Option<Box<blob::Error>>,
+    /// Without a source: whether trying again later can help.
+    pub(super) passes: bool,
 }
 
 impl Error {
     /// An error of our own making, in answer to what the program asked for.
     pub fn new(errno: c_int, message: impl Into<String>) -> Self {
-        Self { errno, message: message.into(), level: Level::DEBUG, source: None }
+        Self { errno, message: message.into(), level: Level::DEBUG, source: None, passes: errno != libc::ESTALE }
     }
 
     /// An error that the service caused while we did `what`.
     pub fn from_store(what: impl Into<String>, source: blob::Error) -> Self {
         let (errno, level) = judge(source.kind);
-        Self { errno, message: what.into(), level, source: Some(Box::new(source)) }
+        Self { errno, message: what.into(), level, source: Some(Box::new(source)), passes: false }
     }
 
     /// The same error under another errno, where the operation gives the kind another meaning.
@@ -48,10 +50,28 @@ impl Error {
         self.source.as_ref().map(|source| source.kind)
     }
 
+    /// Whether trying again later can help. What the service refused for good (credential, container, another client's
+    /// version) stays refused for this data, also where somebody mends the cause later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self.kind() {
+            Some(kind) => matches!(
+                kind,
+                ErrorKind::Throttled
+                    | ErrorKind::TimedOut
+                    | ErrorKind::Unreachable
+                    | ErrorKind::Server
+                    | ErrorKind::Corrupt
+                    | ErrorKind::Blocked
+            ),
+            None => self.passes,
+        }
+    }
+
     /// A copy for another handle that must hear of the same failure; the source is kept as text.
     #[must_use]
     pub fn repeat(&self) -> Self {
-        Self { errno: self.errno, message: self.to_chain(), level: self.level, source: None }
+        Self { errno: self.errno, message: self.to_chain(), level: self.level, source: None, passes: self.may_pass() }
     }
 
     /// The message and its causes in one line, each said once.

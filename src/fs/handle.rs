@@ -60,6 +60,8 @@ pub struct FileHandle {
     pub access: Access,
     /// Where it reads, and what was fetched ahead for it.
     pub stream: ReadStream,
+    /// How far it has heard of failed commits ([`super::latch`]); changed under the lock of the inode's state.
+    pub heard: AtomicU64,
 }
 
 /// An open directory.

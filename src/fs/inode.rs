@@ -17,7 +17,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{attributes::Attributes, attributes::Kind, directory::Directory, overlay::Overlay};
+use super::{
+    attributes::{Attributes, Kind},
+    directory::Directory,
+    latch::ErrorLatch,
+    overlay::Overlay,
+};
 use crate::{
     blob::{BlobName, BlobProperties, CommittedBlock},
     cache::Content,
@@ -91,6 +96,27 @@ pub struct State {
     pub name_in_motion: bool,
     /// Where its bytes are since its name went while it was open.
     pub orphan: Option<BlobName>,
+    /// Failed commits that handles must still hear of.
+    pub errors: ErrorLatch,
+    /// The last commit that failed, until one succeeds.
+    pub refusal: Option<Refusal>,
+    /// Commits that failed so far: who waited for its turn meanwhile need not try the same again.
+    pub failures: u64,
+    /// A task tries to save what the last close could not.
+    pub is_retried: bool,
+}
+
+/// What a commit was refused with.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The blob that it was for.
+    pub blob: BlobName,
+    /// The errno that programs were told.
+    pub errno: i32,
+    /// Why, in a sentence.
+    pub sentence: String,
+    /// Whether another try can succeed.
+    pub may_pass: bool,
 }
 
 impl State {
@@ -166,6 +192,10 @@ impl Inode {
             draining: false,
             name_in_motion: false,
             orphan: None,
+            errors: ErrorLatch::default(),
+            refusal: None,
+            failures: 0,
+            is_retried: false,
         };
         Arc::new(Self {
             number,

@@ -1,7 +1,10 @@
 //! Opening and closing. open(2) is exact: it sees every close that returned before it (close-to-open), at the price of
 //! one conditional HEAD, which a name that is ours until it is committed does not pay.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use parking_lot::Mutex;
 
@@ -94,23 +97,26 @@ impl FileSystem {
 
     /// Opens a handle on an inode that was checked.
     pub(super) fn add_handle(&self, inode: &Arc<Inode>, access: Access) -> HandleId {
-        {
+        let heard = {
             let mut state = inode.state.lock();
             state.opened += 1;
             state.writers += u32::from(access.write);
             state.readers += u32::from(access.read);
-        }
+            state.errors.sample()
+        };
         self.table.hold(inode.number, 1);
-        self.handles.add_file(FileHandle { inode: Arc::clone(inode), access, stream: self.cache().stream() })
+        let (inode, stream, heard) = (Arc::clone(inode), self.cache().stream(), AtomicU64::new(heard));
+        self.handles.add_file(FileHandle { inode, access, stream, heard })
     }
 
     /// close(2) of one descriptor: what was written is on the service when it returns.
     ///
     /// # Errors
-    /// What the commit says; the data stays and is tried again by the next fsync or close.
+    /// What the commit says; the data stays and is tried again by the next fsync or close. A commit that failed since the
+    /// last call on this handle, whoever ran it, is told once (handles that cannot write hear of it at fsync only).
     pub async fn flush(self: &Arc<Self>, handle: HandleId) -> Result<()> {
         let handle = self.handles.file(handle)?;
-        if handle.access.write { self.commit(&handle.inode).await } else { Ok(()) }
+        if handle.access.write { self.commit_for(&handle).await } else { Ok(()) }
     }
 
     /// fsync(2) and fdatasync(2): what was written is on the service when it returns.
@@ -119,7 +125,7 @@ impl FileSystem {
     /// As [`Self::flush`].
     pub async fn sync_file(self: &Arc<Self>, handle: HandleId) -> Result<()> {
         let handle = self.handles.file(handle)?;
-        self.commit(&handle.inode).await
+        self.commit_for(&handle).await
     }
 
     /// The last reference to an open file is gone. A mapping may have written after the last close, so what is still
@@ -129,7 +135,7 @@ impl FileSystem {
     /// What that commit says; nobody but the log hears of it.
     pub async fn release(self: &Arc<Self>, handle: HandleId) -> Result<()> {
         let Ok(open) = self.handles.file(handle) else { return Ok(()) };
-        let result = if open.access.write { self.commit(&open.inode).await } else { Ok(()) };
+        let result = if open.access.write { self.commit_unheard(&open.inode).await } else { Ok(()) };
         self.drop_handle(handle);
         self.finish_last_close(&open.inode).await;
         result
@@ -144,23 +150,6 @@ impl FileSystem {
             state.readers -= u32::from(open.access.read);
         }
         self.table.release(open.inode.number, 1);
-    }
-
-    /// Commits everything that is dirty, for the end of a session: close(2) has reported what it could, this is for what
-    /// came after.
-    ///
-    /// # Errors
-    /// The first commit that failed; the others were tried all the same.
-    pub async fn flush_all(self: &Arc<Self>) -> Result<()> {
-        let mut first = Ok(());
-        for inode in self.table.all() {
-            let dirty = inode.state.lock().is_dirty();
-            if dirty && let Err(error) = self.commit(&inode).await {
-                tracing::error!(inode = inode.number.0, "not saved: {}", error.to_chain());
-                first = first.and(Err(error));
-            }
-        }
-        first
     }
 }
 

@@ -222,32 +222,6 @@ impl FileSystem {
         inode.state.lock().orphan = Some(orphan);
         Ok(())
     }
-
-    /// After a close: removes the hidden copy of a file without a name, and says what of a replaced one is lost.
-    pub(super) async fn finish_last_close(&self, inode: &Arc<Inode>) {
-        let (orphan, lost) = {
-            let mut state = inode.state.lock();
-            if state.opened > 0 {
-                return;
-            }
-            let lost = state.fate == Fate::Replaced && state.is_dirty();
-            if state.fate != Fate::Linked {
-                (state.overlay, state.committing, state.attributes_dirty) = (None, None, false);
-            }
-            (state.orphan.take(), lost)
-        };
-        if lost {
-            tracing::warn!(
-                inode = inode.number.0,
-                "changes over another client's version were dropped at the last close"
-            );
-        }
-        if let Some(orphan) = orphan
-            && let Err(error) = self.delete_blob(&orphan).await
-        {
-            tracing::warn!("a hidden copy stays: {}", error.to_chain());
-        }
-    }
 }
 
 /// Writes what lies below `layer` into it, from the old version's `bytes`. The buffers for all of it are there.

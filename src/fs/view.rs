@@ -141,6 +141,11 @@ impl Views {
         view
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.views.lock().is_empty()
+    }
+
     /// Closes a view.
     pub fn remove(&self, view: &View) {
         self.views.lock().retain(|other| other.id != view.id);

@@ -1,7 +1,12 @@
 //! Writing: into the top layer, in memory, at the cost of one copy. Memory is bounded: a writer that finds none left
 //! makes room by sending what it has (`stage`, `commit`); it is slowed, never failed.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
@@ -34,11 +39,15 @@ impl FileSystem {
         if range.end > FILE_BYTES_MAX {
             return Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes")));
         }
-        self.write_layer(inode, &range, data).await?;
+        let written = self.write_layer(inode, &range, data).await;
+        if written.is_err() {
+            handle.heard.store(inode.state.lock().errors.sequence(), Ordering::Relaxed);
+        }
+        written?;
         self.stage_behind(inode, &range);
         self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
         if handle.access.synchronous {
-            self.commit(inode).await?;
+            self.commit_for(&handle).await?;
         }
         u32::try_from(data.len()).map_err(|_| Error::new(libc::EINVAL, "a single write is at most 4 GiB"))
     }
@@ -154,7 +163,7 @@ impl FileSystem {
             return;
         };
         if bytes > 0
-            && let Err(error) = self.commit(&other).await
+            && let Err(error) = self.commit_unheard(&other).await
         {
             tracing::warn!(inode = other.number.0, "cannot make room: {}", error.to_chain());
         }

@@ -3,10 +3,15 @@
 
 use std::collections::HashSet;
 
+use futures::StreamExt;
+
 use crate::{
     fs::{FileSystem, HandleId},
     sync::{Arc, Mutex},
 };
+
+/// Files released at once at the end of a session: each may have to wait for its commit.
+const RELEASES_AT_ONCE: usize = 64;
 
 /// The handles of one session.
 #[derive(Debug, Default)]
@@ -44,8 +49,10 @@ impl OpenHandles {
         for handle in left.directories {
             fs.close_directory(handle);
         }
-        for handle in left.files {
-            if let Err(error) = fs.release(handle).await {
+        let releases: Vec<_> = left.files.into_iter().map(|handle| fs.release(handle)).collect();
+        let mut released = futures::stream::iter(releases).buffer_unordered(RELEASES_AT_ONCE);
+        while let Some(outcome) = released.next().await {
+            if let Err(error) = outcome {
                 tracing::error!("releasing a file that was open at the end: {}", error.to_chain());
             }
         }

@@ -163,9 +163,11 @@ impl Session {
     /// when its users do not let go within [`DETACHED_GRACE`]; what they wrote until then is saved.
     ///
     /// # Errors
-    /// [`Error::Unsaved`] when the service did not take everything (the mount is gone nevertheless),
+    /// [`Error::Unsaved`] when the service did not take everything (the mount is gone nevertheless; where it was the
+    /// volume's last, the rest is in lost+found),
     /// [`Error::Unmount`] when the kernel keeps it.
     pub async fn unmount(&self) -> Result<(), Error> {
+        let set_aside = self.fs.files_set_aside();
         let before = self.fs.flush_all().await;
         if let Err(error) = &before {
             tracing::error!(mount = %self.mount_point.display(), "saving before unmounting: {}", error.to_chain());
@@ -180,7 +182,20 @@ impl Session {
             self.cut_off().await;
         }
         // What was written between the first saving and the end, and what earlier failed for a moment only.
-        self.fs.flush_all().await.map_err(|error| Error::Unsaved(self.mount_point.clone(), error))
+        let saved = self.fs.flush_all().await;
+        if self.fs.has_views() {
+            return saved.map_err(|error| Error::Unsaved(self.mount_point.clone(), 0, Some(error)));
+        }
+        // Nobody will save anything of this volume any more.
+        let left = self.fs.set_aside_all().await;
+        let moved = self.fs.files_set_aside() - set_aside;
+        match before.and(saved) {
+            Err(error) if left.kept > 0 || moved > 0 => {
+                Err(Error::Unsaved(self.mount_point.clone(), moved, Some(error)))
+            }
+            _ if left.kept > 0 || moved > 0 => Err(Error::Unsaved(self.mount_point.clone(), moved, None)),
+            _ => Ok(()),
+        }
     }
 
     /// Says that the mount was taken down by somebody else, and that another may come in its place: from now on a drop

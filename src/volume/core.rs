@@ -5,7 +5,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
     spec::{CREATED_BY, VolumeSpec, recorded_capacity},
 };
 use crate::{
@@ -122,6 +122,26 @@ impl Core {
             .flush_all()
             .await
             .map_err(|error| Error::file_system("save data to", &self.location, &self.slot.current(), error))
+    }
+
+    /// Moves what is still dirty to lost+found: for the end of the volume, or of the process.
+    ///
+    /// # Errors
+    /// `Unsaved` when the spool does not take all of it either; that stays in memory.
+    pub async fn set_aside(&self) -> Result<()> {
+        let left = self.file_system.set_aside_all().await;
+        if left.files > 0 {
+            tracing::warn!(container = %self.location, "{} files could not be saved and are in lost+found", left.files);
+        }
+        if left.kept == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{} files of container {:?} can neither be saved nor be moved to lost+found: make room in the spool directory",
+            left.kept,
+            self.location.container()
+        );
+        Err(Error::new(ErrorKind::Unsaved, message))
     }
 }
 

@@ -175,7 +175,8 @@ impl Registry {
         self.volume(id).map(|volume| volume.spec)
     }
 
-    /// Saves what is dirty in every volume, each for at most `deadline`. Mounts stay: their users may go on.
+    /// Saves what is dirty in every volume, each for at most `deadline`, and moves the rest to lost+found: the process
+    /// ends. Mounts stay: their users may go on until then.
     pub async fn flush_all(&self, deadline: Duration) {
         let cores: Vec<Arc<Core>> = self.volumes.lock().values().map(|volume| Arc::clone(&volume.core)).collect();
         let flushes = cores.iter().map(|core| async move {
@@ -185,6 +186,9 @@ impl Registry {
                     tracing::error!(container = %core.location(), "not everything could be saved: {error}");
                 }
                 Err(_) => tracing::error!(container = %core.location(), "not everything could be saved in time"),
+            }
+            if let Err(error) = core.set_aside().await {
+                tracing::error!("{error}");
             }
         });
         futures::future::join_all(flushes).await;

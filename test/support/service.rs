@@ -10,7 +10,7 @@ use azblob_csi::{
     },
     credential::{CredentialSlot, parse_connection_string},
 };
-use blob_emulator::{Emulator, Operation, Settings};
+use blob_emulator::{Emulator, FaultKind, FaultRule, Operation, Settings};
 use bytes::Bytes;
 
 /// The container of every test.
@@ -27,6 +27,22 @@ impl Service {
         let emulator = Emulator::start(Settings::default()).expect("the emulator starts");
         emulator.create_container(CONTAINER);
         Self { emulator }
+    }
+
+    /// The service itself, to turn its knobs.
+    pub fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+
+    /// The service refuses this operation so from now on, `times` times if given.
+    pub fn refuse(&self, operation: Operation, status: u16, code: &str, times: Option<u64>) {
+        let kind = FaultKind::Status { status, code: Some(code.to_owned()), retry_after: None };
+        self.emulator.fault(FaultRule { count: times, ..FaultRule::new(kind).on(operation) });
+    }
+
+    /// Nothing is refused any more.
+    pub fn relent(&self) {
+        self.emulator.clear_faults();
     }
 
     /// The account's URL.

@@ -76,11 +76,12 @@ impl Registry {
         }
         if let Err(error) = volume.core.flush().await {
             // The service is away: keep mount and data, the kubelet asks again. Any other refusal will not pass, and a
-            // node must not be stuck with it for ever.
+            // node must not be stuck with it for ever: the data goes to lost+found, or the volume stays.
             if error.kind == ErrorKind::Unavailable {
                 return Err(Error { kind: ErrorKind::Unsaved, ..error });
             }
-            tracing::error!(volume = id, "data is lost, the service refuses it: {}", super::chain(&error));
+            tracing::error!(volume = id, "the service refuses data: {}", super::chain(&error));
+            volume.core.set_aside().await?;
         }
         self.volumes.lock().remove(id);
         if let Some((_, view)) = &volume.staged {
