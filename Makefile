@@ -4,6 +4,7 @@
 #   make demo     a container becomes a volume: narrated, under a minute after the build (DEMO=azurite for Azurite)
 #   make check    before each commit: format, lints, quick tests
 #   make test     everything          make lint    format, clippy, licenses and sources
+#   make test-long    the same with far more work in some suites (AZBLOB_TEST=long; see test/harness/src/length.rs)
 #   make bench    a table of figures  make static  one static binary, tried in an empty root
 
 SHELL := /bin/bash
@@ -20,7 +21,7 @@ CONTAINED := test/tools/contained.sh
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo check test lint bench static tools clients clients-libraries clean-tools
+.PHONY: help demo check test test-long lint bench static tools clients clients-libraries clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -37,6 +38,10 @@ lint: $(TOOLS)/bin/cargo-deny
 
 test: tools clients
 	$(CONTAINED) cargo test --workspace --no-fail-fast
+
+# Each suite does more where it asks harness::length().
+test-long: tools clients
+	AZBLOB_TEST=long $(CONTAINED) cargo test --workspace --no-fail-fast
 
 demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/node_modules/.installed)
 	cargo build --bins --example demo
@@ -59,7 +64,9 @@ static:
 	ls -l "$$binary"
 
 tools:
-	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr
+	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip \
+		inotifywait=inotify-tools logrotate=logrotate mariadbd=mariadb-server flock=util-linux \
+		'/usr/lib/postgresql/*/bin/postgres=postgresql'
 
 # AzCopy is a dynamic binary that wants libsecret.
 clients-libraries:

@@ -7,5 +7,7 @@ mod support;
 
 #[path = "fs/core.rs"]
 mod core;
+#[path = "fs/reading.rs"]
+mod reading;
 #[path = "fs/unsaved.rs"]
 mod unsaved;

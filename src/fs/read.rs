@@ -148,14 +148,13 @@ impl FileSystem {
     /// The version under a read is gone from the service: fine when it was our own commit (the read is tried again) or
     /// the same bytes under a new ETag; ESTALE else.
     async fn follow(self: &Arc<Self>, inode: &Arc<Inode>, base: Option<&Arc<Base>>, error: blob::Error) -> Result<()> {
-        let moved_on = {
-            let state = inode.state.lock();
-            match (&state.base, base) {
-                (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
-                (now, then) => now.is_some() != then.is_some(),
-            }
-        };
-        if moved_on || self.adopt_same_bytes(inode).await? {
+        if has_moved_on(inode, base) {
+            return Ok(());
+        }
+        // The service takes a commit before we have its answer: the version is then gone there, and still ours here. So the
+        // one that may be under way ends first, and none begins while we look.
+        let _in_order = inode.commit.lock().await;
+        if has_moved_on(inode, base) || self.adopt_same_bytes(inode).await? {
             return Ok(());
         }
         Err(Error::from_store("another client has replaced the open file", error).with_errno(libc::ESTALE))
@@ -172,6 +171,14 @@ impl FileSystem {
             return Err(Error::new(libc::ENXIO, "behind the end of the file"));
         }
         Ok(if hole { size } else { offset })
+    }
+}
+
+/// Whether an inode stands for another version than `base` by now.
+fn has_moved_on(inode: &Inode, base: Option<&Arc<Base>>) -> bool {
+    match (&inode.state.lock().base, base) {
+        (Some(now), Some(then)) => !Arc::ptr_eq(now, then),
+        (now, then) => now.is_some() != then.is_some(),
     }
 }
 

@@ -7,6 +7,8 @@ set -uo pipefail
 # A short path: Unix sockets of the tests live below it, and their paths end at 107 bytes.
 TMPDIR=$(mktemp -d /tmp/azb.XXXXXX)
 export TMPDIR
+# Servers that tests start run as users of their own, and have to get to their directories.
+chmod 711 "$TMPDIR"
 
 mounts_left() {
     # Field 5 of mountinfo is the mount point; deepest first, so that a bind on a mount goes before it.

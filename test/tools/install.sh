@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the Makefile asks for, when it is not there yet, through the ordinary package clients.
-#   install.sh debian COMMAND=PACKAGE...   Debian packages whose command (or library, NAME.so.N) is missing (needs root)
+#   install.sh debian COMMAND=PACKAGE...   Debian packages whose command (or library NAME.so.N, or file /PATTERN) is
+#                                          missing (needs root)
 #   install.sh python DIR REQUIREMENTS     a virtual environment in DIR with the pinned packages
 #   install.sh node DIR                    the packages of DIR/package-lock.json in DIR/node_modules
 set -euo pipefail
@@ -8,6 +9,7 @@ set -euo pipefail
 present() {
     case $1 in
         *.so.*) [[ $(ldconfig -p) == *"$1"* ]] ;;
+        /*) compgen -G "$1" >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
 }

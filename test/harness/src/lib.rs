@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's machinery fails the test by panicking")]
 
 mod azurite;
+mod length;
 mod mount;
 pub mod mountinfo;
 pub mod program;
@@ -16,6 +17,7 @@ pub mod tree;
 mod world;
 
 pub use azurite::Azurite;
+pub use length::{Length, length};
 pub use mount::{Ended, Mount};
 pub use program::{Finished, run};
 pub use secret::assert_no_secret;

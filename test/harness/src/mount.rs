@@ -15,7 +15,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{mountinfo::detach_below, program::wait_until};
+use crate::{length, mountinfo::detach_below, program::wait_until};
 
 /// A mount must be ready, and a wrong one must have failed, within this time.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -23,9 +23,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Saving and unmounting takes at most this long in any test.
 const END_WITHIN: Duration = Duration::from_secs(120);
 
-/// Longest life of a mount in any test. One that hangs is killed then: the system calls that wait for it fail, and the
-/// test with them.
+/// Longest life of a mount in a short and in a long test. One that hangs is killed then: the system calls that wait for it
+/// fail, and the test with them.
 const LIVES_AT_MOST: Duration = Duration::from_secs(300);
+const LIVES_LONG_AT_MOST: Duration = Duration::from_secs(3 * 3600);
 
 /// How a mount ended.
 #[derive(Debug)]
@@ -47,9 +48,10 @@ pub struct Mount {
 
 /// Kills the process when `over` is not dropped in time.
 fn watch(process: u32, over: mpsc::Receiver<()>) {
+    let lives_at_most = length().of(LIVES_AT_MOST, LIVES_LONG_AT_MOST);
     thread::spawn(move || {
-        if over.recv_timeout(LIVES_AT_MOST) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("the mount of process {process} lived for {LIVES_AT_MOST:?}: it hangs, and is killed");
+        if over.recv_timeout(lives_at_most) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("the mount of process {process} lived for {lives_at_most:?}: it hangs, and is killed");
             let _ = kill(Pid::from_raw(process.cast_signed()), Signal::SIGKILL);
         }
     });

@@ -94,11 +94,24 @@ impl World {
     #[must_use]
     pub fn mount_url(&self, url: &str, args: &[&str]) -> Mount {
         let number = self.mounts.fetch_add(1, Ordering::Relaxed);
-        let mount_point = self.directory(&format!("mnt{number}"));
+        self.start(url, &self.directory(&format!("mnt{number}")), args, number)
+    }
+
+    /// Mounts its container, with extra arguments, on the mount point of a mount that has ended: for programs that keep
+    /// their own absolute path.
+    #[track_caller]
+    #[must_use]
+    pub fn mount_at(&self, mount_point: &Path, args: &[&str]) -> Mount {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        self.start(&self.url(), mount_point, args, number)
+    }
+
+    #[track_caller]
+    fn start(&self, url: &str, mount_point: &Path, args: &[&str], number: u32) -> Mount {
         let mut all = vec!["mount"];
         all.extend(args);
         all.extend([url, mount_point.to_str().unwrap()]);
-        Mount::start(self.command(&all), mount_point, &self.path(&format!("mnt{number}.log")))
+        Mount::start(self.command(&all), mount_point.to_owned(), &self.path(&format!("mnt{number}.log")))
     }
 
     /// Runs the binary with arguments that must fail: exit code 1, soon, one sentence, no panic.

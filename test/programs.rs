@@ -1,0 +1,37 @@
+//! Real programs on real mounts: each does its usual work in a volume with default options, is killed where it claims to
+//! survive that, and its work is looked at again through a fresh mount.
+//!
+//! | file | programs |
+//! |---|---|
+//! | `git` | git: clone, branches, worktree, stash, gc, fsck |
+//! | `builds` | cargo and make: exec, mmap, and times that tell what is new |
+//! | `pip` | a virtual environment, a wheel, imports |
+//! | `sqlite` | SQLite with and without a write-ahead log, killed and killed with its mount |
+//! | `postgres` | PostgreSQL under pgbench, killed and killed with its mount |
+//!
+//! `AZBLOB_TEST=long` (`make test-long`) gives the databases minutes instead of seconds.
+
+// Helpers of tests fail the test by panicking, like the tests themselves.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "programs/background.rs"]
+mod background;
+#[path = "programs/builds.rs"]
+mod builds;
+#[path = "programs/git.rs"]
+mod git;
+#[path = "programs/pip.rs"]
+mod pip;
+#[path = "programs/postgres.rs"]
+mod postgres;
+#[path = "programs/script.rs"]
+mod script;
+#[path = "programs/sqlite.rs"]
+mod sqlite;
+
+use harness::World;
+
+/// A world around the binary that was just built.
+fn world() -> World {
+    World::new(env!("CARGO_BIN_EXE_azblob-csi"))
+}
