@@ -5,6 +5,8 @@
 
 #[path = "blob_store/faults.rs"]
 mod faults;
+#[path = "blob_store/hierarchy.rs"]
+mod hierarchy;
 #[path = "blob_store/service.rs"]
 mod service;
 #[path = "blob_store/signing.rs"]

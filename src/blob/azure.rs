@@ -13,6 +13,7 @@ mod call;
 mod container;
 mod copy;
 mod delete;
+mod dfs;
 mod get;
 mod list;
 mod put_blob;
@@ -45,7 +46,8 @@ use self::{
 };
 use super::{
     AccountInfo, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition, ContentHeaders,
-    Download, ETag, Error, ErrorKind, ListPage, ListRequest, ListedBlock, Metadata, Result, WriteOptions,
+    Download, ETag, Error, ErrorKind, HierarchicalStore, ListPage, ListRequest, ListedBlock, Metadata, Result,
+    WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
     retry::RequestLimits,
@@ -228,6 +230,10 @@ fn new_call(operation: &'static str, method: Method, resource: String, url: Url,
 
 #[async_trait]
 impl BlobStore for AzureStore {
+    fn hierarchy(&self) -> Option<&dyn HierarchicalStore> {
+        Some(self)
+    }
+
     fn identity(&self) -> &str {
         &self.shared.identity
     }

@@ -25,13 +25,24 @@ pub(super) fn classify(status: u16, code: Option<&str>, about_container: bool) -
 fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
     use ErrorKind as Kind;
     let kind = match code {
-        "ContainerNotFound" | "ContainerBeingDeleted" | "ContainerDisabled" => Kind::ContainerNotFound,
+        "ContainerNotFound"
+        | "ContainerBeingDeleted"
+        | "ContainerDisabled"
+        | "FilesystemNotFound"
+        | "FilesystemBeingDeleted" => Kind::ContainerNotFound,
         "BlobNotFound" | "ResourceNotFound" => return None,
         "BlobAlreadyExists"
         | "ContainerAlreadyExists"
         | "ConditionNotMet"
         | "SourceConditionNotMet"
-        | "TargetConditionNotMet" => Kind::Precondition,
+        | "TargetConditionNotMet"
+        | "PathAlreadyExists"
+        | "PathConflict"
+        | "InvalidDestinationPath"
+        | "InvalidSourceOrDestinationResourceType"
+        | "ResourceTypeMismatch" => Kind::Precondition,
+        "DirectoryNotEmpty" | "DirectoryIsNotEmpty" => Kind::NotEmpty,
+        "InvalidRenameSourcePath" => Kind::Invalid,
         "BlobArchived" => Kind::Archived,
         "LeaseIdMissing"
         | "LeaseIdMismatchWithBlobOperation"
@@ -44,8 +55,7 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         | "BlobImmutableDueToLegalHold"
         | "BlobBeingRehydrated"
         | "CopyAcrossAccountsNotSupported"
-        | "ContainerImmutableDueToPolicy"
-        | "DirectoryIsNotEmpty" => Kind::Blocked,
+        | "ContainerImmutableDueToPolicy" => Kind::Blocked,
         "BlockCountExceedsLimit"
         | "UncommittedBlockCountExceedsLimit"
         | "RequestBodyTooLarge"
@@ -101,6 +111,10 @@ mod tests {
             (409, "BlobArchived", ErrorKind::Archived),
             (409, "SnapshotsPresent", ErrorKind::Blocked),
             (412, "LeaseIdMissing", ErrorKind::Blocked),
+            (409, "DirectoryNotEmpty", ErrorKind::NotEmpty),
+            (409, "PathAlreadyExists", ErrorKind::Precondition),
+            (404, "RenameDestinationParentPathNotFound", ErrorKind::NotFound),
+            (404, "FilesystemNotFound", ErrorKind::ContainerNotFound),
             (412, "ConditionNotMet", ErrorKind::Precondition),
             (304, "ConditionNotMet", ErrorKind::NotModified),
             (400, "InvalidBlockList", ErrorKind::Invalid),

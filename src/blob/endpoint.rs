@@ -205,6 +205,24 @@ impl Location {
         Url::parse(&format!("{}/{}", self.service, self.container)).ok()
     }
 
+    /// URL of a path, or of the root, at the Data Lake endpoint of the same account: `dfs` for `blob` in the host name. A
+    /// host without that label (emulators, custom domains) is taken to serve both. `None` for a path with a part `.` or
+    /// `..`, which no path has.
+    pub(super) fn path_url(&self, path: Option<&BlobName>) -> Option<Url> {
+        let path_style = !self.service.ends_with(&self.host);
+        let service = if path_style { self.service.clone() } else { self.service.replacen(".blob.", ".dfs.", 1) };
+        let Some(path) = path else { return Url::parse(&format!("{service}/{}", self.container)).ok() };
+        if path.as_str().split('/').any(|part| matches!(part, "." | "..")) {
+            return None;
+        }
+        Url::parse(&format!("{service}/{}/{}", self.container, escape_parts(path))).ok()
+    }
+
+    /// What x-ms-rename-source says of a path: `/container/path`, escaped.
+    pub(super) fn rename_source(&self, path: &BlobName) -> String {
+        format!("/{}/{}", self.container, escape_parts(path))
+    }
+
     /// URL of a blob under its exact name. `None` for `.` and `..`, which no HTTP client can send as the last segment
     /// of a path, escaped or not (the URL standard resolves both).
     pub(super) fn blob_url(&self, name: &BlobName) -> Option<Url> {
@@ -227,6 +245,11 @@ impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Location({self})")
     }
+}
+
+/// A path whose parts are percent-encoded one by one, so that the slashes between them stay.
+fn escape_parts(path: &BlobName) -> String {
+    path.as_str().split('/').map(escape).collect::<Vec<_>>().join("/")
 }
 
 /// Percent-encodes a query value (or anything that must survive the URL standard and form decoding alike).

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Denied,
     /// A lease, legal hold, immutability policy, snapshot or pending copy is in the way (409 and some 412 codes).
     Blocked,
+    /// A directory of a hierarchical account has something in it (409 DirectoryNotEmpty).
+    NotEmpty,
     /// The blob is archived and must be rehydrated before it can be read (409 BlobArchived).
     Archived,
     /// Too busy (429, 503 ServerBusy): retries were exhausted.

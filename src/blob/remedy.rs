@@ -15,7 +15,7 @@ impl Error {
         }
         // In path style the host is not the account's.
         let labels: Vec<&str> = self.host.split('.').collect();
-        let host_style = labels.len() > 3 && labels.contains(&"blob");
+        let host_style = labels.len() > 3 && (labels.contains(&"blob") || labels.contains(&"dfs"));
         let account = if host_style { labels[0] } else { self.host.as_str() };
         let container = self.resource.split('/').next().unwrap_or_default();
         let by_code = self.code.as_deref().and_then(|code| self.by_code(code, account, container));
@@ -30,7 +30,13 @@ impl Error {
                        bundle at /etc/ssl/certs.";
             return Some(fix.to_owned());
         }
+        let data_lake = host.split('.').nth(1) == Some("dfs");
         match (self.cause(), self.kind) {
+            (Some(Cause::Dns | Cause::Connect | Cause::Broken), _) | (_, ErrorKind::TimedOut) if data_lake => {
+                Some(format!(
+                    "{host} cannot be reached: a hierarchical account needs its dfs endpoint beside the blob one, in firewalls, private endpoints and private DNS zones alike."
+                ))
+            }
             (Some(Cause::Dns), _) => Some(format!(
                 "The name {host} does not resolve: check the account name and the cloud (suffix) for typing errors, and that DNS on this machine knows the endpoint (private endpoints need their private DNS zone)."
             )),
@@ -58,6 +64,9 @@ impl Error {
             ),
             "KeyBasedAuthenticationNotPermitted" => format!(
                 "Account {account} forbids account keys (allowSharedKeyAccess is false): use a user delegation SAS, or allow key access in the account's configuration."
+            ),
+            "AuthorizationPermissionMismatch" if self.operation == "Path - Update" => format!(
+                "The credential may not set modes and access lists: a SAS needs p in sp, an identity the role Storage Blob Data Owner on container {container}."
             ),
             "AuthorizationPermissionMismatch" => format!(
                 "The credential is valid but lacks the permission for {}: a SAS needs sp=rl to read and rwdl with c or a to write, an identity needs the role Storage Blob Data Contributor (or Reader) on container {container}.",

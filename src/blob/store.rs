@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use super::{BlobName, Body, Result};
+use super::{BlobName, Body, HierarchicalStore, Result};
 
 /// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +76,8 @@ pub struct BlobProperties {
     pub leased: bool,
     /// x-ms-copy-id of the last copy onto this blob, and its status ("success", "pending", ...).
     pub copy: Option<(String, String)>,
+    /// The permission bits that the service enforces ([`super::MODE_BITS`]); hierarchical accounts only.
+    pub mode: Option<u32>,
 }
 
 /// A body as it arrives. Breaks are resumed by the store; an `Err` is final.
@@ -208,6 +210,11 @@ pub struct AccountInfo {
 /// A container of the Blob service. See the room's doc for what every method promises.
 #[async_trait]
 pub trait BlobStore: Send + Sync + fmt::Debug {
+    /// What only a hierarchical account can do ([`Self::account_info`] says whether this one is); `None`: not this store.
+    fn hierarchy(&self) -> Option<&dyn HierarchicalStore> {
+        None
+    }
+
     /// Identity for cache keys and messages: `host/account/container`. Equal text, equal container.
     fn identity(&self) -> &str;
 

@@ -7,10 +7,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::blob::Metadata;
+use crate::blob::{DIRECTORY_MARK, Metadata};
 
-/// Marks a blob that stands for a directory (blobfuse2, AzCopy and hierarchical accounts use the same name).
-pub const DIRECTORY_MARK: &str = "hdi_isfolder";
 /// Marks a blob whose body is the target of a symbolic link.
 pub const SYMLINK_MARK: &str = "is_symlink";
 const FIFO_MARK: &str = "is_fifo";

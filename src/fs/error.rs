@@ -93,6 +93,7 @@ fn judge(kind: ErrorKind) -> (c_int, Level) {
     match kind {
         ErrorKind::NotFound => (libc::ENOENT, Level::DEBUG),
         ErrorKind::Precondition => (libc::ESTALE, Level::WARN),
+        ErrorKind::NotEmpty => (libc::ENOTEMPTY, Level::DEBUG),
         ErrorKind::Denied | ErrorKind::Archived => (libc::EACCES, Level::WARN),
         ErrorKind::Blocked => (libc::EBUSY, Level::WARN),
         ErrorKind::TooLarge => (libc::EFBIG, Level::WARN),

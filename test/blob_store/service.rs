@@ -29,7 +29,16 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        let emulator = Emulator::start(Settings::default()).unwrap();
+        Self::start_with(Settings::default()).await
+    }
+
+    /// One whose account is hierarchical.
+    pub(crate) async fn start_hierarchical() -> Self {
+        Self::start_with(Settings { hierarchical: true, ..Settings::default() }).await
+    }
+
+    async fn start_with(settings: Settings) -> Self {
+        let emulator = Emulator::start(settings).unwrap();
         let store = store(&format!("{}/{CONTAINER}", emulator.endpoint()), key());
         store.create_container(&Metadata::new()).await.unwrap();
         Self { emulator, store }
@@ -64,6 +73,16 @@ impl Service {
             AzureStore::with_connections(self.store.location().clone(), slot, RequestLimits::STANDARD, &connections)
         };
         (make(), make())
+    }
+
+    /// Turns the emulator's knobs.
+    pub(crate) fn settings(&self, change: impl FnOnce(&mut Settings)) {
+        self.emulator.settings(change);
+    }
+
+    /// Whether a path is a directory, as the emulator knows it.
+    pub(crate) fn is_directory(&self, path: &str) -> bool {
+        self.emulator.is_directory(CONTAINER, path)
     }
 
     /// Replaces the fault rules by this one.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::service::{ACCOUNT, CONTAINER, KEY, Service, absent, body, name, options, read, staged};
 
 /// A service SAS for the whole container, signed here by the rules of "Create a service SAS" (2020-12-06).
-fn container_sas(permissions: &str, expiry: &str) -> Credential {
+pub(crate) fn container_sas(permissions: &str, expiry: &str) -> Credential {
     let key = AccountKey::parse("test", ACCOUNT, KEY).unwrap();
     let resource = format!("/blob/{ACCOUNT}/{CONTAINER}");
     let lines = [permissions, "", expiry, &resource, "", "", "", "2020-12-06", "c", "", "", "", "", "", "", ""];

@@ -240,7 +240,7 @@ impl Engine {
             kind,
             operation: call.operation,
             resource: call.resource.clone(),
-            host: self.host.clone(),
+            host: authority(&call.url).unwrap_or_else(|| self.host.clone()),
             status: None,
             code: None,
             request_id: None,
@@ -257,6 +257,12 @@ impl Engine {
     pub(super) fn promised<T>(&self, call: &Call, value: Result<T, BadHeader>) -> Result<T> {
         value.map_err(|bad| self.damaged(call, bad))
     }
+}
+
+/// Host and port of a request: an account has more than one endpoint.
+fn authority(url: &url::Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 /// Whether something that the service dates `written` was written since `began`, judged by the service's own clock

@@ -12,7 +12,7 @@ pub(super) async fn list(store: &AzureStore, request: &ListRequest) -> Result<Li
         .container_call("List Blobs", Method::Get)?
         .query("restype", "container")
         .query("comp", "list")
-        .query("include", "metadata")
+        .query("include", if is_hierarchical(store) { "metadata,permissions" } else { "metadata" })
         .buffered();
     if !request.prefix.is_empty() {
         call = call.query("prefix", &request.prefix);
@@ -29,4 +29,9 @@ pub(super) async fn list(store: &AzureStore, request: &ListRequest) -> Result<Li
     let reply = store.engine().ask(&call, &store.limits).await?;
     let ReplyBody::Whole(body) = reply.body else { return Err(store.engine().damaged(&call, "no body")) };
     parse::page(&body).map_err(|reason| store.engine().damaged(&call, reason))
+}
+
+/// Whether the account is known to be hierarchical: a flat one refuses to be asked for permissions.
+fn is_hierarchical(store: &AzureStore) -> bool {
+    store.shared.account_info.get().is_some_and(|info| info.hierarchical)
 }

@@ -8,7 +8,9 @@ use azure_core::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::blob::{BlobKind, BlobProperties, Committed, ContentHeaders, ETag, Metadata};
+use crate::blob::{
+    BlobKind, BlobProperties, Committed, ContentHeaders, DIRECTORY_MARK, ETag, Metadata, hierarchy::parse_permissions,
+};
 
 /// Longest part of an error's text that is kept, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 300;
@@ -86,7 +88,7 @@ pub(super) fn properties(
         length,
         last_modified: time(headers, "last-modified").ok_or(BadHeader("Last-Modified"))?,
         kind: kind(text(headers, "x-ms-blob-type")),
-        metadata: metadata(headers),
+        metadata: metadata_of_any(headers),
         headers: ContentHeaders {
             content_type: owned(headers, "content-type"),
             content_encoding: owned(headers, "content-encoding"),
@@ -99,7 +101,17 @@ pub(super) fn properties(
         tag_count: number(headers, "x-ms-tag-count").and_then(|count| count.try_into().ok()).unwrap_or(0),
         leased: text(headers, "x-ms-lease-status") == Some("locked"),
         copy: owned(headers, "x-ms-copy-id").zip(owned(headers, "x-ms-copy-status")),
+        mode: text(headers, "x-ms-permissions").and_then(parse_permissions),
     })
+}
+
+/// User metadata, with the mark of a directory where the service says so in a header of its own.
+fn metadata_of_any(headers: &Headers) -> Metadata {
+    let mut metadata = metadata(headers);
+    if text(headers, "x-ms-resource-type") == Some("directory") {
+        metadata.insert(DIRECTORY_MARK.to_owned(), "true".to_owned());
+    }
+    metadata
 }
 
 /// The kind by its name; a service that leaves it out has only block blobs.
@@ -127,9 +139,15 @@ pub(super) fn metadata(headers: &Headers) -> Metadata {
         .collect()
 }
 
-/// Code and message in the XML body of an error. HEAD answers have none, and proxies send anything at all.
+/// Code and message in the XML body of an error, or in the JSON one of the Data Lake endpoint. HEAD answers have none, and
+/// proxies send anything at all.
 pub(super) fn error_body(body: &[u8]) -> (Option<String>, ServiceMessage) {
     let body = String::from_utf8_lossy(body);
+    if body.trim_start_matches('\u{feff}').starts_with('{') {
+        let message = json_text(&body, "message").unwrap_or_default();
+        let message = clip(message.lines().next().unwrap_or_default());
+        return (json_text(&body, "code"), ServiceMessage { message, detail: String::new() });
+    }
     let element = |name: &str| {
         let start = body.find(&format!("<{name}>"))? + name.len() + 2;
         let end = body[start..].find(&format!("</{name}>"))? + start;
@@ -148,6 +166,24 @@ pub(super) fn error_body(body: &[u8]) -> (Option<String>, ServiceMessage) {
             detail: if quotes_signature { String::new() } else { clip(&detail) },
         },
     )
+}
+
+/// The text of a member, wherever it stands: an error has each name once.
+fn json_text(body: &str, member: &str) -> Option<String> {
+    let behind = body.split_once(&format!("\"{member}\""))?.1.trim_start().strip_prefix(':')?.trim_start();
+    let mut text = String::new();
+    let mut characters = behind.strip_prefix('"')?.chars();
+    loop {
+        match characters.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(match characters.next()? {
+                'n' => '\n',
+                't' => '\t',
+                other => other,
+            }),
+            other => text.push(other),
+        }
+    }
 }
 
 fn clip(text: &str) -> String {
@@ -192,6 +228,9 @@ mod tests {
         assert_eq!(code.as_deref(), Some("AuthenticationFailed"));
         assert_eq!(said.to_string(), "Server failed to authenticate the request.");
         assert_eq!(error_body(b"<html>502</html>"), (None, ServiceMessage::default()));
+        let json = br#"{"error":{"code":"PathNotFound","message":"No \"d\".\nRequestId:1"}}"#;
+        let (code, said) = error_body(json);
+        assert_eq!((code.as_deref(), said.to_string().as_str()), (Some("PathNotFound"), "No \"d\"."));
         let escaped = b"<Error><Code>X</Code><Message>Not &lt;here&gt;.&#xA;RequestId:1&#xA;Time:2</Message></Error>";
         assert_eq!(error_body(escaped).1.to_string(), "Not <here>.", "the first line, without its XML escapes");
     }

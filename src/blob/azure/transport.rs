@@ -152,7 +152,7 @@ impl Policy for HttpTransport {
             headers.insert(name, value);
         }
         let body = context.value::<Body>().cloned().unwrap_or_default();
-        if body.is_empty() && !matches!(request.method(), Method::Put) {
+        if body.is_empty() && !matches!(request.method(), Method::Put | Method::Patch) {
             headers.remove(CONTENT_LENGTH);
         } else {
             // With the length known, hyper sends the pieces as they are instead of chunked.

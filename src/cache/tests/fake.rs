@@ -195,6 +195,7 @@ impl BlobStore for Container {
             tag_count: 0,
             leased: false,
             copy: None,
+            mode: None,
         };
         Ok(Download { properties, range, body })
     }

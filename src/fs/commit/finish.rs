@@ -94,5 +94,6 @@ pub(in crate::fs) fn written_properties(committed: &Committed, metadata: Metadat
         tag_count: 0,
         leased: false,
         copy: None,
+        mode: None,
     }
 }

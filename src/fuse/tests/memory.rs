@@ -74,6 +74,7 @@ impl State {
             tag_count: 0,
             leased: false,
             copy: None,
+            mode: None,
         };
         self.blobs.insert(name.to_owned(), Stored { bytes, blocks, properties });
         self.staged.remove(name);

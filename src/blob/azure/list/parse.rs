@@ -11,8 +11,9 @@ use quick_xml::{
 };
 
 use crate::blob::{
-    BlobName, BlobProperties, ContentHeaders, ETag, ListEntry, ListPage, Metadata,
+    BlobName, BlobProperties, ContentHeaders, DIRECTORY_MARK, ETag, ListEntry, ListPage, Metadata,
     azure::response::{kind, md5},
+    hierarchy::parse_permissions,
 };
 
 /// Reads one page. The error says what is wrong with the answer.
@@ -108,6 +109,7 @@ struct Entry {
     tier_is_inferred: bool,
     tag_count: u32,
     leased: bool,
+    mode: Option<u32>,
 }
 
 impl Reading {
@@ -176,6 +178,10 @@ impl Entry {
             "AccessTierInferred" => self.tier_is_inferred = text == "true",
             "TagCount" => self.tag_count = text.parse().unwrap_or(0),
             "LeaseStatus" => self.leased = text == "locked",
+            "Permissions" => self.mode = parse_permissions(&text),
+            "ResourceType" if text == "directory" => {
+                self.metadata.insert(DIRECTORY_MARK.to_owned(), "true".to_owned());
+            }
             _ => {}
         }
     }
@@ -196,6 +202,7 @@ impl Entry {
             tag_count: self.tag_count,
             leased: self.leased,
             copy: None,
+            mode: self.mode,
         };
         let name = BlobName::new(name).map_err(|error| error.to_string())?;
         Ok(ListEntry::Blob(name, Box::new(properties)))
@@ -253,6 +260,17 @@ mod tests {
         let page = page(PAGE.as_bytes()).unwrap();
         let (name, properties) = blob(&page.entries[1]);
         assert_eq!((name, &*properties.etag.0, &properties.access_tier), ("ctl\u{1}%", "\"0x8D2\"", &None));
+    }
+
+    #[test]
+    fn a_directory_of_a_hierarchical_account_has_the_mark_and_a_mode() {
+        let xml = "<EnumerationResults><Blobs><Blob><Name>d</Name><Properties><Last-Modified>Fri, 26 Jun 2015 23:39:12 GMT\
+            </Last-Modified><Etag>1</Etag><Content-Length>0</Content-Length><ResourceType>directory</ResourceType>\
+            <Permissions>rwxr-x---+</Permissions></Properties><Metadata /></Blob></Blobs><NextMarker /></EnumerationResults>";
+        let page = page(xml.as_bytes()).unwrap();
+        let (_, properties) = blob(&page.entries[0]);
+        assert_eq!(properties.metadata.get(DIRECTORY_MARK).map(String::as_str), Some("true"));
+        assert_eq!(properties.mode, Some(0o750));
     }
 
     #[test]
