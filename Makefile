@@ -64,7 +64,7 @@ static:
 	ls -l "$$binary"
 
 tools:
-	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip \
+	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip bzip2=bzip2 patch=patch \
 		inotifywait=inotify-tools logrotate=logrotate mariadbd=mariadb-server flock=util-linux \
 		'/usr/lib/postgresql/*/bin/postgres=postgresql'
 

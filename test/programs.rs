@@ -3,31 +3,52 @@
 //!
 //! | file | programs |
 //! |---|---|
+//! | `everyday` | editors, dd, archivers, Python's standard library, logrotate, inotify: the same as on a local disk |
 //! | `git` | git: clone, branches, worktree, stash, gc, fsck |
 //! | `builds` | cargo and make: exec, mmap, and times that tell what is new |
 //! | `pip` | a virtual environment, a wheel, imports |
 //! | `sqlite` | SQLite with and without a write-ahead log, killed and killed with its mount |
+//! | `mariadb` | backups of MariaDB: dumped through one mount, restored through another |
 //! | `postgres` | PostgreSQL under pgbench, killed and killed with its mount |
+//! | `ray_logs` | the logs of a Ray cluster: appended, rotated, and read elsewhere meanwhile |
+//! | `rsync`, `tar`, `azcopy` | copies that keep every attribute |
+//! | `watcher` | pipelines that wait for data sets of other clients |
 //!
 //! `AZBLOB_TEST=long` (`make test-long`) gives the databases minutes instead of seconds.
 
 // Helpers of tests fail the test by panicking, like the tests themselves.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "programs/azcopy.rs"]
+mod azcopy;
 #[path = "programs/background.rs"]
 mod background;
 #[path = "programs/builds.rs"]
 mod builds;
+#[path = "programs/everyday.rs"]
+mod everyday;
 #[path = "programs/git.rs"]
 mod git;
+#[path = "programs/listing.rs"]
+mod listing;
+#[path = "programs/mariadb.rs"]
+mod mariadb;
 #[path = "programs/pip.rs"]
 mod pip;
 #[path = "programs/postgres.rs"]
 mod postgres;
+#[path = "programs/ray_logs.rs"]
+mod ray_logs;
+#[path = "programs/rsync.rs"]
+mod rsync;
 #[path = "programs/script.rs"]
 mod script;
 #[path = "programs/sqlite.rs"]
 mod sqlite;
+#[path = "programs/tar.rs"]
+mod tar;
+#[path = "programs/watcher.rs"]
+mod watcher;
 
 use harness::World;
 

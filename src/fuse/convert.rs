@@ -64,9 +64,16 @@ pub(super) fn bare_attr(number: InodeNumber, kind: Kind) -> (Duration, FileAttr)
 
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
-        TimeOrNow::SpecificTime(time) => SetTime::At(time),
+        TimeOrNow::SpecificTime(time) => SetTime::At(as_the_kernel_meant(time)),
         TimeOrNow::Now => SetTime::Now,
     }
+}
+
+/// The kernel counts nanoseconds forwards from the second, also before 1970. fuser 0.18 takes them backwards there (its
+/// `system_time_from_time`, but not the other direction): -0.25 s arrives as -1 s - 0.75 s.
+fn as_the_kernel_meant(time: SystemTime) -> SystemTime {
+    let nanoseconds = SystemTime::UNIX_EPOCH.duration_since(time).map_or(0, |before| before.subsec_nanos());
+    time + 2 * Duration::from_nanos(u64::from(nanoseconds))
 }
 
 pub(super) fn asks_nothing(change: &SetAttr) -> bool {
@@ -83,5 +90,22 @@ pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
         Ok(RenameMode::NoReplace)
     } else {
         Err(Error::new(libc::EINVAL, format!("rename with flags {flags} is not supported")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_keep_their_nanoseconds() {
+        let from_fuser = |seconds: u64, nanoseconds| SystemTime::UNIX_EPOCH - Duration::new(seconds, nanoseconds);
+        let meant = |seconds: u64, nanoseconds| from_fuser(seconds, 0) + Duration::from_nanos(nanoseconds);
+        for (seconds, nanoseconds) in [(1, 750_000_000), (2, 0), (2, 1), (900, 999_999_999)] {
+            let time = as_the_kernel_meant(from_fuser(seconds, nanoseconds));
+            assert_eq!(time, meant(seconds, nanoseconds.into()), "-{seconds} s + {nanoseconds} ns");
+        }
+        let after = SystemTime::UNIX_EPOCH + Duration::new(3, 5);
+        assert_eq!(as_the_kernel_meant(after), after);
     }
 }

@@ -1,10 +1,12 @@
-"""Prints an account SAS that may read and list everything for an hour, for clients that take no account key.
+"""Prints an account SAS for an hour, for clients that take no account key: sas.py [PERMISSIONS].
 
-The account comes from AZURE_STORAGE_CONNECTION_STRING.
+Permissions are the letters of a SAS; by default it may read and list everything. The account comes from
+AZURE_STORAGE_CONNECTION_STRING.
 """
 
 import datetime
 import os
+import sys
 
 from azure.storage.blob import AccountSasPermissions, BlobServiceClient, ResourceTypes, generate_account_sas
 
@@ -15,7 +17,7 @@ print(
         client.account_name,
         client.credential.account_key,
         ResourceTypes(service=True, container=True, object=True),
-        AccountSasPermissions(read=True, list=True),
+        AccountSasPermissions.from_string(sys.argv[1] if len(sys.argv) > 1 else "rl"),
         expiry=now + datetime.timedelta(hours=1),
     )
 )

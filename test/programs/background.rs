@@ -57,6 +57,16 @@ impl Background {
         }
     }
 
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Whether it has ended well.
+    pub fn succeeded(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some_and(|status| status.success())
+    }
+
     /// Kills it and all its descendants with SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         if self.child.try_wait().unwrap().is_some() {
