@@ -175,6 +175,13 @@ impl Cache {
         ReadStream::new(&self.shared)
     }
 
+    /// The bytes of `range` if all are in memory, without counting as a read: for a writer that puts the next version
+    /// together. Cut at the end of the content.
+    #[must_use]
+    pub fn peek(&self, content: &Content, range: &Range<u64>) -> Option<CachedBytes> {
+        self.shared.peek(content, range)
+    }
+
     /// The bytes of `range`, cut at the end of the content, if all are in memory. Never waits: for the thread that
     /// brought the request. After `None`, ask [`Self::read`].
     #[must_use]

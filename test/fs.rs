@@ -7,6 +7,8 @@ mod support;
 
 #[path = "fs/core.rs"]
 mod core;
+#[path = "fs/layouts.rs"]
+mod layouts;
 #[path = "fs/reading.rs"]
 mod reading;
 #[path = "fs/unsaved.rs"]

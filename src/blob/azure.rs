@@ -290,6 +290,10 @@ impl BlobStore for AzureStore {
         Ok(block_list::get_block_list(self, name).await?.list)
     }
 
+    async fn uncommitted_id_length(&self, name: &BlobName) -> Result<Option<usize>> {
+        block_list::uncommitted_id_length(self, name).await
+    }
+
     async fn copy(
         &self,
         source: &BlobName,

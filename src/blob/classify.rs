@@ -67,6 +67,7 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         | "FeatureNotYetSupportedForHierarchicalNamespaceAccounts"
         | "BlobTypeNotSupported"
         | "UnsupportedHttpVerb" => Kind::Unsupported,
+        "InvalidBlobOrBlock" => Kind::BlockIdLength,
         "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => Kind::Denied,
         "Md5Mismatch" | "Crc64Mismatch" => return Some((Kind::Corrupt, Again::Untouched)),
         "ServerBusy" | "SnapshotOperationRateExceeded" | "SystemInUse" => {

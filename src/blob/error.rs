@@ -30,6 +30,8 @@ pub enum ErrorKind {
     TooLarge,
     /// The service does not implement the operation (501, or a feature refused for this account).
     Unsupported,
+    /// The blob's other blocks, committed or not, have ids of another length (400 InvalidBlobOrBlock).
+    BlockIdLength,
     /// The request makes no sense to the service (400): a defect of ours or a wrong option.
     Invalid,
     /// No connection: DNS, TCP or TLS failed.

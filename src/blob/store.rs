@@ -245,7 +245,7 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Stages a block. Takes no ETag condition: the id must carry a nonce of its writer (DESIGN 10.7).
     ///
     /// # Errors
-    /// `Invalid` when the id's length differs from that of the blob's other blocks.
+    /// `BlockIdLength` when the id's length differs from that of the blob's other blocks.
     async fn put_block(&self, name: &BlobName, id: &BlockId, body: Body) -> Result<()>;
 
     /// Stages a block from a range of a blob of the same container, inside the service.
@@ -278,6 +278,15 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound`.
     async fn get_block_list(&self, name: &BlobName) -> Result<BlockList>;
+
+    /// Length in bytes of the ids of blocks that are staged under a name and not committed; `None` where there are none
+    /// (a store in memory may have no such rule).
+    ///
+    /// # Errors
+    /// What the service says; a name without a blob and blocks is no error.
+    async fn uncommitted_id_length(&self, _name: &BlobName) -> Result<Option<usize>> {
+        Ok(None)
+    }
 
     /// Copies a blob inside the container, with its metadata and headers, and returns when *this* copy has succeeded.
     ///

@@ -61,21 +61,27 @@ impl Shared {
         range: &Range<u64>,
         stream: &ReadStream,
     ) -> Option<CachedBytes> {
+        let answer = self.peek(content, range)?;
         let range = cut(content, range);
-        let mut answer = CachedBytes::default();
-        for (index, within) in blocks_of(&range) {
-            let block = self.blocks.peek(content.id(), index)?;
-            if !block.valid().contains(Pieces::touched_by(&within)) {
-                return None;
-            }
-            answer.push(block, within);
-        }
         for (index, _) in blocks_of(&range) {
             // Counts as a use; whether it is still in the list does not matter, we hold it.
             let _ = self.blocks.read(content.id(), index);
         }
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         stream.advance(content, &range, false, answer.last_block());
+        Some(answer)
+    }
+
+    /// See [`super::Cache::peek`].
+    pub(super) fn peek(&self, content: &Content, range: &Range<u64>) -> Option<CachedBytes> {
+        let mut answer = CachedBytes::default();
+        for (index, within) in blocks_of(&cut(content, range)) {
+            let block = self.blocks.peek(content.id(), index)?;
+            if !block.valid().contains(Pieces::touched_by(&within)) {
+                return None;
+            }
+            answer.push(block, within);
+        }
         Some(answer)
     }
 

@@ -101,7 +101,7 @@ fn judge(kind: ErrorKind) -> (c_int, Level) {
         // The store has retried until its deadline: to a program that is a disk that does not answer in time.
         ErrorKind::Throttled | ErrorKind::TimedOut | ErrorKind::Unreachable => (libc::ETIMEDOUT, Level::ERROR),
         ErrorKind::ContainerNotFound | ErrorKind::Server | ErrorKind::Corrupt => (libc::EIO, Level::ERROR),
-        ErrorKind::Invalid | ErrorKind::NotModified => (libc::EIO, Level::ERROR),
+        ErrorKind::Invalid | ErrorKind::BlockIdLength | ErrorKind::NotModified => (libc::EIO, Level::ERROR),
     }
 }
 

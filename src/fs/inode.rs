@@ -94,6 +94,8 @@ pub struct State {
     pub draining: bool,
     /// The name is about to go or to change: nothing may be sent ahead under it.
     pub name_in_motion: bool,
+    /// Length of block ids that another client's uncommitted blocks force on us until the next commit, in bytes.
+    pub id_length: Option<usize>,
     /// Where its bytes are since its name went while it was open.
     pub orphan: Option<BlobName>,
     /// Failed commits that handles must still hear of.
@@ -191,6 +193,7 @@ impl Inode {
             staging: BTreeSet::new(),
             draining: false,
             name_in_motion: false,
+            id_length: None,
             orphan: None,
             errors: ErrorLatch::default(),
             refusal: None,

@@ -4,38 +4,79 @@
 //! The cost is O(what changed). Committed blocks that no change touches are named again in the new list; a block that a
 //! change cuts is replaced by its kept parts (copied inside the service, or read and sent where they are small) around
 //! the changed bytes. Works for any layout: foreign ids and lengths, one Put Blob without a list.
+//!
+//! Many small commits (a log under fsync) make neither long lists nor large requests, by two rules. Small blocks before
+//! the bytes to send go with them while they are no longer than these: so blocks double, each byte is sent again
+//! log2(`merge_bytes` / append) times in all, and as few small blocks are left (`absorb`). Whole runs of blocks that are
+//! too large for that are merged inside the service, sixteen at a time (`compact`).
+
+mod absorb;
+mod compact;
+mod cut;
 
 use std::ops::Range;
 
-use super::overlay::{Overlay, Segment};
+use super::overlay::Overlay;
 use crate::blob::{BlockId, CommittedBlock};
+
+const MIB: u64 = 1 << 20;
+
+/// Blocks of `bytes` or more are not merged for the sake of a shorter list, unless the list is full.
+#[derive(Clone, Copy, Debug)]
+pub struct Level {
+    /// Blocks below this size are merged, in bytes.
+    pub bytes: u64,
+    /// Only in lists that are longer than this, in blocks.
+    pub list: usize,
+}
 
 /// What the plan needs to know beside the layer. The defaults are those of production; tests make them small.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// A file up to this size is written whole by one Put Blob where nothing was sent yet: one request instead of two.
+    /// A file up to this size may be written whole by one Put Blob where nothing was sent yet.
     pub put_blob_bytes: u64,
-    /// What of the old version is read again and sent with a Put Blob at most, in bytes.
-    pub reread_bytes: u64,
+    /// So many bytes more are sent to save a round trip. At 10 ms and 60 MiB/s it is worth 600 KiB; a fifth of that,
+    /// since an fsync of a few bytes is what programs repeat.
+    pub request_bytes: u64,
     /// Largest block that is made of changed bytes.
     pub block_bytes: u64,
-    /// A kept part of a cut block, or a whole one beside changed bytes, that is smaller than this is sent with them:
-    /// it saves a request, and keeps many small changes from making many small blocks.
+    /// Blocks from this size on are not sent again for the sake of what is written beside them.
     pub merge_bytes: u64,
+    /// A kept part of a cut block that is smaller than this is sent, not copied: it saves a request and a small block.
+    pub copy_bytes_min: u64,
     /// Largest range that one Put Block From URL copies. 100 MiB is what every service version takes.
     pub copy_bytes: u64,
+    /// Zeros from this size on are a block of zeros that the list names again and again.
+    pub zero_bytes: u64,
+    /// When blocks are merged inside the service.
+    pub levels: [Level; 2],
+    /// Blocks of a list (REST page "Put Block List": 50,000).
+    pub list_blocks: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        const MIB: u64 = 1 << 20;
         Self {
             put_blob_bytes: 8 * MIB,
-            reread_bytes: MIB,
+            request_bytes: 128 << 10,
             block_bytes: 8 * MIB,
             merge_bytes: 256 << 10,
+            copy_bytes_min: 64 << 10,
             copy_bytes: 100 * MIB,
+            zero_bytes: MIB,
+            // A list of 32 blocks is 1.5 KiB, one of 2048 is 96 KiB.
+            levels: [Level { bytes: 4 * MIB, list: 32 }, Level { bytes: 32 * MIB, list: 2048 }],
+            list_blocks: 50_000,
         }
+    }
+}
+
+impl Limits {
+    /// The same for a service that cannot copy: what is merged there goes through us, so only small blocks are.
+    #[must_use]
+    pub fn without_copies(self) -> Self {
+        let [small, large] = self.levels;
+        Self { levels: [small, Level { bytes: 0, ..large }], ..self }
     }
 }
 
@@ -50,14 +91,23 @@ pub enum Part {
     Send(Range<u64>),
     /// Bytes of the old version to copy inside the service.
     Copy(Range<u64>),
+    /// Zeros, made of blocks of so many bytes each. All such blocks of one size are one block, named several times.
+    Zero(Range<u64>, u64),
 }
 
 impl Part {
     /// The bytes of the file that it holds.
     #[must_use]
     pub fn range(&self) -> &Range<u64> {
-        let (Self::Keep(_, range) | Self::Staged(_, range) | Self::Send(range) | Self::Copy(range)) = self;
-        range
+        match self {
+            Self::Keep(_, range) | Self::Staged(_, range) => range,
+            Self::Send(range) | Self::Copy(range) | Self::Zero(range, _) => range,
+        }
+    }
+
+    /// Whether its bytes are those of the old version, at the same place.
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Keep(..) | Self::Copy(_))
     }
 }
 
@@ -70,139 +120,47 @@ pub enum Plan {
     Blocks(Vec<Part>),
 }
 
+/// Whether one Put Blob is the plan whatever the blocks of the old version are, so that nobody need ask for them.
+#[must_use]
+pub fn is_one_request(layer: &Overlay, limits: &Limits) -> bool {
+    layer.staged().next().is_none() && layer.size() <= limits.request_bytes.min(limits.put_blob_bytes)
+}
+
 /// Plans the commit of `layer` over a version of `base_length` bytes with these committed blocks (none: one Put Blob, or
 /// nothing).
 #[must_use]
-pub fn plan(layer: &Overlay, base: &[CommittedBlock], base_length: u64, limits: Limits) -> Plan {
-    let size = layer.size();
-    let reread: u64 =
-        segments(layer, base_length).iter().filter(|part| is_below(part)).map(|part| length(part.range())).sum();
-    let unsent = layer.staged().next().is_none();
-    if unsent && size <= limits.put_blob_bytes && reread <= limits.reread_bytes {
+pub fn plan(layer: &Overlay, base: &[CommittedBlock], base_length: u64, limits: &Limits) -> Plan {
+    if is_one_request(layer, limits) {
         return Plan::PutBlob;
     }
-    let parts = cut_by_blocks(layer, base, base_length);
-    Plan::Blocks(split_sends(merge(parts, limits), limits))
-}
-
-fn is_below(segment: &Segment) -> bool {
-    matches!(segment, Segment::Below(_))
+    let parts = cut::cut(layer, base, base_length, limits);
+    let parts = split(absorb::absorb(parts, limits), limits);
+    let sent: u64 = parts.iter().filter(|part| matches!(part, Part::Send(_))).map(|part| length(part.range())).sum();
+    let unsent = layer.staged().next().is_none();
+    if unsent && layer.size() <= limits.put_blob_bytes && layer.size() <= sent + limits.request_bytes {
+        return Plan::PutBlob;
+    }
+    Plan::Blocks(compact::compact(parts, limits))
 }
 
 fn length(range: &Range<u64>) -> u64 {
     range.end - range.start
 }
 
-/// The layer's segments, with what lies behind the old version's end as zeros.
-fn segments(layer: &Overlay, base_length: u64) -> Vec<Segment> {
-    let cut = |segment: Segment| match segment {
-        Segment::Below(range) if range.end > base_length => {
-            let kept = range.start..base_length.max(range.start);
-            let zero = kept.end..range.end;
-            [Segment::Below(kept), Segment::Zero(zero)]
-        }
-        other => {
-            let end = other.range().end;
-            [other, Segment::Zero(end..end)]
-        }
-    };
-    let all = layer.segments(&(0..layer.size())).into_iter().flat_map(cut);
-    all.filter(|segment| !segment.range().is_empty()).collect()
-}
-
-/// First cut: blocks that were sent, blocks that stay, and the rest as bytes to send or to copy.
-fn cut_by_blocks(layer: &Overlay, base: &[CommittedBlock], base_length: u64) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut staged = layer.staged().peekable();
-    let mut position = 0;
-    for segment in segments(layer, base_length) {
-        let mut range = segment.range().clone();
-        range.start = range.start.max(position);
-        while !range.is_empty() {
-            // A block that was sent counts as a whole, whether its bytes are still in memory or not.
-            while staged.peek().is_some_and(|run| run.range.end <= range.start) {
-                staged.next();
-            }
-            if let Some(run) = staged.peek().filter(|run| run.range.start <= range.start) {
-                parts.push(Part::Staged(run.id.clone(), run.range.clone()));
-                position = run.range.end;
-                range.start = position.min(range.end);
-                continue;
-            }
-            let end = staged.peek().map_or(range.end, |run| run.range.start.min(range.end));
-            match segment {
-                Segment::Below(_) => keep_or_copy(range.start..end, base, &mut parts),
-                _ => parts.push(Part::Send(range.start..end)),
-            }
-            (position, range.start) = (end, end);
-        }
-    }
-    parts
-}
-
-/// The committed blocks inside `range` stay; those that reach out of it are copied in part.
-fn keep_or_copy(range: Range<u64>, base: &[CommittedBlock], parts: &mut Vec<Part>) {
-    let mut start = 0;
-    for block in base {
-        let whole = start..start + block.length;
-        start = whole.end;
-        let met = whole.start.max(range.start)..whole.end.min(range.end);
-        if whole.start >= range.end {
-            break;
-        }
-        if met.is_empty() {
-            continue;
-        }
-        parts.push(if met == whole { Part::Keep(block.id.clone(), whole) } else { Part::Copy(met) });
-    }
-    // A version of one Put Blob has bytes, but no blocks to keep.
-    if start < range.end {
-        parts.push(Part::Copy(start.max(range.start)..range.end));
-    }
-}
-
-/// Second pass: small kept neighbours of bytes to send go with them.
-fn merge(parts: Vec<Part>, limits: Limits) -> Vec<Part> {
-    let mut merged: Vec<Part> = Vec::with_capacity(parts.len());
-    for part in parts {
-        let small = length(part.range()) < limits.merge_bytes;
-        let last = merged.last_mut();
-        match (last, &part) {
-            (Some(Part::Send(last)), Part::Send(next)) => last.end = next.end,
-            (Some(Part::Send(last)), Part::Keep(_, next) | Part::Copy(next)) if small => last.end = next.end,
-            (Some(Part::Copy(last)), Part::Copy(next)) => last.end = next.end,
-            (Some(before @ (Part::Keep(..) | Part::Copy(_))), Part::Send(next))
-                if length(before.range()) < limits.merge_bytes =>
-            {
-                *before = Part::Send(before.range().start..next.end);
-                join_last_two(&mut merged);
-            }
-            _ => merged.push(part),
-        }
-    }
-    merged
-}
-
-/// After the last part became one to send, the one before may be one too.
-fn join_last_two(parts: &mut Vec<Part>) {
-    if let [.., Part::Send(before), Part::Send(last)] = parts.as_mut_slice() {
-        before.end = last.end;
-        parts.pop();
-    }
-}
-
-/// Last pass: nothing larger than a block may be, nothing larger than a copy may be.
-fn split_sends(parts: Vec<Part>, limits: Limits) -> Vec<Part> {
-    let chunks = |range: Range<u64>, bytes: u64, part: fn(Range<u64>) -> Part| {
-        let starts = (range.start..range.end).step_by(usize::try_from(bytes).unwrap_or(usize::MAX));
-        starts.map(|start| part(start..(start + bytes).min(range.end))).collect::<Vec<_>>()
-    };
+/// Cuts what is too large for one block or one copy, and zeros into their blocks.
+fn split(parts: Vec<Part>, limits: &Limits) -> Vec<Part> {
     let split = |part| match part {
-        Part::Send(range) => chunks(range, limits.block_bytes, Part::Send),
-        Part::Copy(range) => chunks(range, limits.copy_bytes, Part::Copy),
+        Part::Send(range) => chunks(&range, limits.block_bytes, Part::Send),
+        Part::Copy(range) => chunks(&range, limits.copy_bytes, Part::Copy),
+        Part::Zero(range, bytes) => chunks(&range, bytes, |range| Part::Zero(range, bytes)),
         kept => vec![kept],
     };
     parts.into_iter().flat_map(split).collect()
+}
+
+fn chunks(range: &Range<u64>, bytes: u64, part: impl Fn(Range<u64>) -> Part) -> Vec<Part> {
+    let starts = (range.start..range.end).step_by(usize::try_from(bytes).unwrap_or(usize::MAX));
+    starts.map(|start| part(start..(start + bytes).min(range.end))).collect()
 }
 
 #[cfg(test)]

@@ -7,18 +7,19 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 
 use super::{
-    FileSystem, Result,
+    Error, FileSystem, Result,
     inode::{Fate, Inode, State},
     overlay::StagedRun,
+    plan::Limits,
 };
-use crate::blob::{BlobKind, BlockId, Body, CommittedBlock};
+use crate::blob::{BlobKind, BlobName, BlockId, Body, ErrorKind};
 
 const MIB: u64 = 1 << 20;
 /// Stretches that are sent as one block, by where they begin: (up to, bytes). Below 8 MiB a Put Block is mostly latency
@@ -28,9 +29,14 @@ const STRETCHES: [(u64, u64); 3] = [(32 << 30, 8 * MIB), (480 << 30, 64 * MIB), 
 /// Stretches of one file on their way at once: enough to fill 16 connections (DESIGN 5), few enough to leave memory to
 /// other writers. A guess until the write benchmark exists.
 const STAGING_MAX: usize = 16;
-/// Length of the block ids that we choose: a nonce of the writer, then a counter (DESIGN 10.7).
+/// Length of the block ids that we choose: a nonce of the writer, a mark, a counter.
 const BLOCK_ID_BYTES: usize = 16;
 const NONCE_BYTES: usize = 8;
+/// Says that a block was written by this program, on whatever node, which never writes other bytes under the same id: the
+/// nonce is its process's own, and the counter (of 40 bits) counts no number twice.
+const MARK: &[u8] = b"azb";
+/// Ids from this length on have room for the nonce and a counter of 32 bits.
+const BLOCK_ID_BYTES_NONCE: usize = NONCE_BYTES + 4;
 
 /// Who we are to other writers of the same blob: a random nonce at the head of each block id, so that two writers never
 /// stage under one id.
@@ -38,6 +44,8 @@ const NONCE_BYTES: usize = 8;
 pub struct Writer {
     nonce: [u8; NONCE_BYTES],
     next: AtomicU64,
+    /// The service answered that it cannot copy blocks.
+    no_copies: AtomicBool,
 }
 
 impl Writer {
@@ -47,36 +55,66 @@ impl Writer {
         let random = uuid::Uuid::new_v4();
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&random.as_bytes()[..NONCE_BYTES]);
-        Self { nonce, next: AtomicU64::new(0) }
+        Self { nonce, next: AtomicU64::new(0), no_copies: AtomicBool::new(false) }
     }
 
     /// A new id of `length` bytes, which all ids of the blob have. Ids too short for the nonce get random bytes: such
-    /// blobs were written by clients with ids of a few bytes, where only a lease would be exact (DESIGN 10.7).
+    /// blobs were written by clients with ids of a few bytes, where only a lease is exact (DESIGN 10.7), and where the
+    /// caller must see to it that the id is free.
     #[must_use]
     pub fn block_id(&self, length: usize) -> BlockId {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mut bytes = Vec::with_capacity(length.max(BLOCK_ID_BYTES));
-        if length >= NONCE_BYTES + 4 {
-            bytes.extend_from_slice(&self.nonce);
-            bytes.extend_from_slice(&count.to_be_bytes()[(16 - length.min(BLOCK_ID_BYTES)).min(4)..]);
-        } else {
+        if length < BLOCK_ID_BYTES_NONCE {
             bytes.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+        } else {
+            bytes.extend_from_slice(&self.nonce);
+            if length < BLOCK_ID_BYTES {
+                bytes.extend_from_slice(&count[4..]);
+            } else {
+                bytes.extend_from_slice(MARK);
+                bytes.extend_from_slice(&count[MARK.len()..]);
+            }
         }
         bytes.resize(length, 0);
         BlockId(Bytes::from(bytes))
     }
 
+    /// What commits of a blob with ids of `id_length` bytes are planned by, as far as the service is known.
+    #[must_use]
+    pub fn limits(&self, id_length: usize) -> Limits {
+        let limits = Limits::default();
+        // Half of the ids that there can be: a free one is found at once.
+        let ids = 1usize.checked_shl(8 * id_length.min(4) as u32).map_or(usize::MAX, |ids| ids / 2);
+        let limits = Limits { list_blocks: limits.list_blocks.min(ids), ..limits };
+        if self.no_copies.load(Ordering::Relaxed) { limits.without_copies() } else { limits }
+    }
+
+    /// Remembers that the service cannot copy blocks.
+    pub fn note_no_copies(&self) {
+        self.no_copies.store(true, Ordering::Relaxed);
+    }
+
     /// Whether an id is one of ours.
     #[must_use]
     pub fn made(&self, id: &BlockId) -> bool {
-        id.0.len() >= NONCE_BYTES + 4 && id.0[..NONCE_BYTES] == self.nonce
+        id.0.len() >= BLOCK_ID_BYTES_NONCE && id.0[..NONCE_BYTES] == self.nonce
     }
 }
 
-/// Length of the ids of a blob with these committed blocks.
+/// Whether ids of this length have room for a nonce: no other writer stages under them.
 #[must_use]
-pub fn block_id_length(blocks: &[CommittedBlock]) -> usize {
-    blocks.first().map_or(BLOCK_ID_BYTES, |block| block.id.0.len())
+pub fn has_nonce(id_length: usize) -> bool {
+    id_length >= BLOCK_ID_BYTES_NONCE
+}
+
+impl State {
+    /// Length of the ids of the blob's blocks, in bytes: all ids of a blob have one length (REST page "Put Block").
+    #[must_use]
+    pub fn block_id_length(&self) -> usize {
+        let committed = self.base.as_ref().and_then(|base| base.blocks.as_ref()).and_then(|blocks| blocks.first());
+        self.id_length.or(committed.map(|block| block.id.0.len())).unwrap_or(BLOCK_ID_BYTES)
+    }
 }
 
 /// The stretch that `position` lies in.
@@ -100,6 +138,7 @@ fn may_stage(state: &State) -> bool {
         return false;
     }
     let known = state.base.as_ref().is_none_or(|base| base.properties.kind == BlobKind::Block && base.blocks.is_some());
+    let known = known && has_nonce(state.block_id_length());
     known && state.fate == Fate::Linked && state.staging.len() < STAGING_MAX && !state.draining && !state.name_in_motion
 }
 
@@ -133,11 +172,7 @@ impl FileSystem {
             if !may_stage(&state) || state.staging.contains(&range.start) {
                 return;
             }
-            let id_length = state
-                .base
-                .as_ref()
-                .and_then(|base| base.blocks.as_ref())
-                .map_or(BLOCK_ID_BYTES, |blocks| block_id_length(blocks));
+            let id_length = state.block_id_length();
             let Some(overlay) = state.overlay.as_ref().filter(|overlay| overlay.is_stageable(&range)) else { return };
             let Some(body) = overlay.share(&range) else { return };
             let fingerprint = overlay.fingerprint(&range);
@@ -146,7 +181,7 @@ impl FileSystem {
         };
         let (file_system, inode) = (Arc::clone(self), Arc::clone(inode));
         self.resources.runtime.spawn(async move {
-            let result = file_system.send_block(&inode, &id, &body).await;
+            let result = file_system.stage_block(&inode, &id, &body).await;
             let sent = result.is_ok();
             file_system.finish_staging(&inode, StagedRun { range, id }, &fingerprint, result);
             if sent {
@@ -156,10 +191,29 @@ impl FileSystem {
         });
     }
 
-    async fn send_block(&self, inode: &Inode, id: &BlockId, body: &Body) -> Result<()> {
+    async fn stage_block(&self, inode: &Inode, id: &BlockId, body: &Body) -> Result<()> {
         let name = self.blob_name(inode)?;
-        let sent = self.store.put_block(&name, id, body.clone()).await;
-        sent.map_err(|error| super::Error::from_store(format!("cannot stage a block of {name}"), error))
+        match self.store.put_block(&name, id, body.clone()).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if error.kind == ErrorKind::BlockIdLength {
+                    self.adopt_id_length(inode, &name).await?;
+                }
+                Err(Error::from_store(format!("cannot stage a block of {name}"), error))
+            }
+        }
+    }
+
+    /// Takes over the length of block ids that somebody has staged under the name, such as an upload that was broken off:
+    /// until the next commit discards them, the service takes no other length.
+    ///
+    /// # Errors
+    /// What the service says.
+    pub(super) async fn adopt_id_length(&self, inode: &Inode, name: &BlobName) -> Result<()> {
+        let found = self.store.uncommitted_id_length(name).await;
+        let found = found.map_err(|error| Error::from_store(format!("cannot save {name}"), error))?;
+        inode.state.lock().id_length = found;
+        Ok(())
     }
 
     fn finish_staging(&self, inode: &Inode, run: StagedRun, fingerprint: &[usize], result: Result<()>) {

@@ -80,10 +80,15 @@ impl Service {
 
     /// Another client writes a blob of blocks, with ids of its own form.
     pub async fn put_blocks(&self, name: &str, blocks: &[Vec<u8>]) {
+        self.put_blocks_with(name, blocks, |index| format!("{index:06}").into_bytes()).await;
+    }
+
+    /// Another client writes a blob of blocks under the ids that it likes.
+    pub async fn put_blocks_with(&self, name: &str, blocks: &[Vec<u8>], id: impl Fn(usize) -> Vec<u8>) {
         let (store, name) = (self.store(), BlobName::new(name).unwrap());
         let mut ids = Vec::new();
         for (index, block) in blocks.iter().enumerate() {
-            let id = BlockId(Bytes::from(format!("{index:06}")));
+            let id = BlockId(Bytes::from(id(index)));
             store.put_block(&name, &id, Body::from(Bytes::from(block.clone()))).await.unwrap();
             ids.push(ListedBlock::Staged(id));
         }
@@ -129,6 +134,37 @@ impl Service {
     /// Bytes of request bodies so far.
     pub fn bytes_in(&self) -> u64 {
         self.emulator.counters().operations.values().map(|operation| operation.bytes_in).sum()
+    }
+
+    /// Bytes of answers so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.emulator.counters().operations.values().map(|operation| operation.bytes_out).sum()
+    }
+
+    /// Another client writes zeros, in blocks of a size or with one Put Blob.
+    pub fn put_zeros(&self, name: &str, length: u64, block_bytes: Option<u64>) {
+        self.emulator.put_zeros(CONTAINER, name, length, block_bytes).unwrap();
+    }
+
+    /// Some bytes of a blob, as another client reads them.
+    pub fn read(&self, name: &str, range: std::ops::Range<u64>) -> Vec<u8> {
+        self.emulator.read(CONTAINER, name, range).expect("the blob exists")
+    }
+
+    /// Length of a blob.
+    pub fn length(&self, name: &str) -> u64 {
+        self.emulator.length(CONTAINER, name).expect("the blob exists")
+    }
+
+    /// Ids and lengths of a blob's committed blocks.
+    pub fn blocks(&self, name: &str) -> Vec<(Vec<u8>, u64)> {
+        self.emulator.committed_blocks(CONTAINER, name).expect("the blob exists")
+    }
+
+    /// Put Block From URL is answered as by Azurite, which has none.
+    pub fn refuse_copies(&self) {
+        let refused = FaultKind::Status { status: 501, code: Some("APINotImplemented".to_owned()), retry_after: None };
+        self.emulator.fault(FaultRule::new(refused).on(Operation::PutBlockFromURL));
     }
 
     /// Every request takes this much longer from now on.

@@ -96,6 +96,22 @@ pub(super) async fn get_block_list(store: &AzureStore, name: &BlobName) -> Resul
     })
 }
 
+pub(super) async fn uncommitted_id_length(store: &AzureStore, name: &BlobName) -> Result<Option<usize>> {
+    let call = store
+        .blob_call("Get Block List", Method::Get, name)?
+        .query("comp", "blocklist")
+        .query("blocklisttype", "uncommitted")
+        .buffered();
+    let body = match store.engine().ask(&call, &store.limits).await {
+        Ok(Reply { body: ReplyBody::Whole(body), .. }) => body,
+        Ok(_) => return Err(store.engine().damaged(&call, "no body")),
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let staged = from_xml(&body).map_err(|reason| store.engine().damaged(&call, reason))?;
+    Ok(staged.first().map(|block| block.id.0.len()))
+}
+
 /// `Latest` is the uncommitted block of that id, else the committed one: right for ids that only we can have used.
 fn to_xml(blocks: &[ListedBlock]) -> String {
     let mut xml = String::with_capacity(64 + blocks.len() * 64);
@@ -117,7 +133,7 @@ fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
-/// Reads the committed blocks: `Name` and `Size` of each `Block`. Neither can hold an entity.
+/// Reads the blocks: `Name` and `Size` of each `Block`. Neither can hold an entity.
 fn from_xml(xml: &[u8]) -> Result<Vec<CommittedBlock>, String> {
     let mut reader = Reader::from_reader(xml);
     let mut blocks = Vec::new();

@@ -10,10 +10,10 @@ use super::super::{
 };
 use crate::{
     blob::{BlobKind, BlobName, BlobProperties, Committed, CommittedBlock, ContentHeaders, Metadata, WriteOptions},
-    cache::{BLOCK_BYTES, Cache, Content},
+    cache::{BLOCK_BYTES, Cache, Content, PIECE_BYTES},
 };
 
-/// Files up to this size stay readable without a request after their commit.
+/// What a commit has changed stays readable without a request, up to so many bytes.
 const KEEP_CACHED_BYTES_MAX: u64 = 8 << 20;
 
 impl FileSystem {
@@ -39,6 +39,7 @@ impl FileSystem {
         };
         state.base = Some(Arc::new(Base { properties, content, blocks: Some(Arc::new(blocks)) }));
         state.committing = None;
+        state.id_length = None; // The commit has discarded whatever else was staged.
         state.attributes_dirty = state.attributes != *attributes && state.overlay.is_none();
         state.checked = Some(Instant::now());
         drop(state);
@@ -53,31 +54,72 @@ impl FileSystem {
         let below = |segment: &Segment| matches!(segment, Segment::Below(_));
         let unchanged: Vec<Range<u64>> =
             layer.segments(&(0..size)).iter().filter(|part| below(part)).map(|part| part.range().clone()).collect();
-        let content = match old.filter(|_| !unchanged.is_empty()) {
-            Some(old) => cache.derive(&old, committed.etag.clone(), size, &unchanged),
+        let below = old.as_ref().filter(|_| !unchanged.is_empty());
+        let content = match below {
+            Some(old) => cache.derive(old, committed.etag.clone(), size, &unchanged),
             None => self.content(name, &committed.etag, size),
         };
-        let whole_in_memory = layer.segments(&(0..size)).iter().all(|part| matches!(part, Segment::Dirty(_)));
-        if whole_in_memory && size <= KEEP_CACHED_BYTES_MAX {
-            insert_clean(cache, &content, layer, size);
+        for range in changed_pieces(layer) {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or_default()];
+            // What is not at hand is of no consequence: the service has it.
+            if copy_new(cache, below, layer, &range, &mut bytes).is_some() {
+                cache.insert(&content, range.start, &bytes);
+            }
+        }
+        if let Some(old) = old.filter(|old| old.id() != content.id()) {
+            cache.forget(&old);
         }
         content
     }
 }
 
-/// Puts the bytes of a file that is all in this layer into the cache, block by block (whole pieces only are taken).
-fn insert_clean(cache: &Cache, content: &Arc<Content>, layer: &Overlay, size: u64) {
-    let mut block = vec![0; usize::try_from(BLOCK_BYTES.min(size)).unwrap_or_default()];
-    let mut position = 0;
-    while position < size {
-        let end = size.min(position + BLOCK_BYTES);
-        let part = &mut block[..(end - position) as usize];
-        if layer.copy_to(&(position..end), part).is_err() {
-            return; // Of no consequence: the service has them.
+/// The cached pieces that a layer has changed, whole, neighbours together up to a block: where the cache must be told
+/// what is there now. Ends after `KEEP_CACHED_BYTES_MAX`.
+fn changed_pieces(layer: &Overlay) -> Vec<Range<u64>> {
+    let mut pieces: Vec<Range<u64>> = Vec::new();
+    let mut left = KEEP_CACHED_BYTES_MAX;
+    for segment in layer.segments(&(0..layer.size())) {
+        if !matches!(segment, Segment::Dirty(_)) {
+            continue;
         }
-        cache.insert(content, position, part);
-        position = end;
+        let range = segment.range();
+        let mut start = range.start / PIECE_BYTES * PIECE_BYTES;
+        start = start.max(pieces.last().map_or(0, |last| last.end));
+        let end = range.end.next_multiple_of(PIECE_BYTES).min(layer.size());
+        while start < end {
+            let stop = end.min((start / BLOCK_BYTES + 1) * BLOCK_BYTES);
+            left = match left.checked_sub(stop - start) {
+                Some(left) => left,
+                None => return pieces,
+            };
+            pieces.push(start..stop);
+            start = stop;
+        }
     }
+    pieces
+}
+
+/// Fills `target` with the bytes of `range` as they are after the commit; `None` where some are not in memory.
+fn copy_new(
+    cache: &Cache,
+    old: Option<&Arc<Content>>,
+    layer: &Overlay,
+    range: &Range<u64>,
+    target: &mut [u8],
+) -> Option<()> {
+    for segment in layer.segments(range) {
+        let part = segment.range();
+        let target = target.get_mut((part.start - range.start) as usize..(part.end - range.start) as usize)?;
+        match &segment {
+            Segment::Dirty(part) => layer.copy_to(part, target).ok()?,
+            Segment::Zero(_) => {}
+            Segment::Below(part) => {
+                cache.peek(old?, part)?.copy_to(target);
+            }
+            Segment::Staged(_) => return None,
+        }
+    }
+    Some(())
 }
 
 /// What an empty blob that we have just written has; the caller adds what it has more.

@@ -1,20 +1,52 @@
 //! Sending a layer: what the plan says, block by block, then the list that makes them the next version.
 
-use std::{collections::HashSet, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 
 use super::super::{
     Error, FileSystem, Result,
     inode::{Base, Inode},
     overlay::Overlay,
-    plan::{Limits, Part, Plan, plan},
-    stage::block_id_length,
+    plan::{Limits, Part, Plan, is_one_request, plan},
+    stage::{Writer, has_nonce},
 };
-use crate::blob::{BlobName, BlockId, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions};
+use crate::blob::{BlobName, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions};
 
 /// Blocks of one commit under way at once; the store bounds what the node sends in all.
 const PARTS_AT_ONCE: usize = 8;
+
+/// One layer on its way.
+struct Sending<'a> {
+    name: &'a BlobName,
+    layer: &'a Arc<Overlay>,
+    base: Option<&'a Arc<Base>>,
+    /// Length of the blob's block ids.
+    id_length: usize,
+    /// Ids that are in use, where they are so short that chance could find one of them.
+    taken: Mutex<HashSet<BlockId>>,
+}
+
+impl Sending<'_> {
+    fn failed(&self, error: crate::blob::Error) -> Error {
+        Error::from_store(format!("cannot save {}", self.name), error)
+    }
+
+    /// An id that no block of the blob has.
+    fn new_id(&self, writer: &Writer) -> BlockId {
+        loop {
+            let id = writer.block_id(self.id_length);
+            if has_nonce(self.id_length) || self.taken.lock().insert(id.clone()) {
+                return id;
+            }
+        }
+    }
+}
 
 impl FileSystem {
     pub(super) async fn send_layer(
@@ -26,34 +58,31 @@ impl FileSystem {
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let base_length = base.map_or(0, |base| base.properties.length);
-        let stays = layer.below() > 0 && base_length > 0;
+        let stays = layer.below() > 0 && base_length > 0 && !is_one_request(layer, &Limits::default());
         let blocks = match base.filter(|_| stays) {
             Some(base) => self.committed_blocks(inode, name, base).await?,
             None => Arc::new(Vec::new()),
         };
-        let failed = |error| Error::from_store(format!("cannot save {name}"), error);
-        match plan(layer, &blocks, base_length, Limits::default()) {
+        let id_length = inode.state.lock().block_id_length();
+        let taken = blocks.iter().filter(|_| !has_nonce(id_length)).map(|block| block.id.clone()).collect();
+        let mut sending = Sending { name, layer, base, id_length, taken: Mutex::new(taken) };
+        match plan(layer, &blocks, base_length, &self.writer.limits(id_length)) {
             Plan::PutBlob => {
                 let body = self.body_of(layer, base, 0..layer.size()).await?;
-                let committed = self.store.put_blob(name, body, options).await.map_err(failed)?;
-                Ok((committed, Vec::new()))
+                let committed = self.store.put_blob(name, body, options).await;
+                Ok((committed.map_err(|error| sending.failed(error))?, Vec::new()))
             }
             Plan::Blocks(parts) => {
-                let id_length = block_id_length(&blocks);
-                // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
-                let sends: Vec<_> =
-                    parts.iter().map(|part| self.send_part(name, layer, base, part, id_length)).collect();
-                let list: Vec<Vec<CommittedBlock>> =
-                    futures::stream::iter(sends).buffered(PARTS_AT_ONCE).try_collect().await?;
-                let list: Vec<CommittedBlock> = list.into_iter().flatten().collect();
-                let old: HashSet<&BlockId> = blocks.iter().map(|block| &block.id).collect();
-                let listed = |block: &CommittedBlock| match old.contains(&block.id) {
-                    true => ListedBlock::Committed(block.id.clone()),
-                    false => ListedBlock::Staged(block.id.clone()),
+                let list = match self.send_parts(&sending, &parts).await {
+                    Err(error) if error.kind() == Some(ErrorKind::BlockIdLength) => {
+                        self.adopt_id_length(inode, name).await?;
+                        sending.id_length = inode.state.lock().block_id_length();
+                        self.send_parts(&sending, &parts).await?
+                    }
+                    sent => sent?,
                 };
-                let listed: Vec<ListedBlock> = list.iter().map(listed).collect();
-                let committed = self.store.put_block_list(name, &listed, options).await.map_err(failed)?;
-                Ok((committed, list))
+                let committed = self.store.put_block_list(name, &listed(&list, &blocks), options).await;
+                Ok((committed.map_err(|error| sending.failed(error))?, list))
             }
         }
     }
@@ -81,36 +110,61 @@ impl FileSystem {
         Ok(blocks)
     }
 
+    /// Brings all parts to the service; returns the blocks that hold them, in order.
+    async fn send_parts(self: &Arc<Self>, sending: &Sending<'_>, parts: &[Part]) -> Result<Vec<CommittedBlock>> {
+        let zeros = self.send_zeros(sending, parts).await?;
+        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
+        let sends: Vec<_> = parts.iter().map(|part| self.send_part(sending, part, &zeros)).collect();
+        let list: Vec<Vec<CommittedBlock>> = futures::stream::iter(sends).buffered(PARTS_AT_ONCE).try_collect().await?;
+        Ok(list.into_iter().flatten().collect())
+    }
+
+    /// Stages one block of zeros of each size that the parts ask for. A list may name a block as often as it likes:
+    /// blobfuse2 fills the holes of its files that way, and Azurite takes it too.
+    async fn send_zeros(&self, sending: &Sending<'_>, parts: &[Part]) -> Result<BTreeMap<u64, BlockId>> {
+        let mut ids = BTreeMap::new();
+        for part in parts {
+            let Part::Zero(range, bytes) = part else { continue };
+            if !ids.contains_key(bytes) {
+                let body = self.body_of(sending.layer, sending.base, range.clone()).await?;
+                ids.insert(*bytes, self.send_block(sending, body).await?);
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn send_block(&self, sending: &Sending<'_>, body: Body) -> Result<BlockId> {
+        let id = sending.new_id(&self.writer);
+        self.store.put_block(sending.name, &id, body).await.map_err(|error| sending.failed(error))?;
+        Ok(id)
+    }
+
     /// Brings one part to the service; returns the block or blocks that hold it.
     async fn send_part(
         self: &Arc<Self>,
-        name: &BlobName,
-        layer: &Arc<Overlay>,
-        base: Option<&Arc<Base>>,
+        sending: &Sending<'_>,
         part: &Part,
-        id_length: usize,
+        zeros: &BTreeMap<u64, BlockId>,
     ) -> Result<Vec<CommittedBlock>> {
-        let block =
-            |id: &BlockId, range: &Range<u64>| CommittedBlock { id: id.clone(), length: range.end - range.start };
-        let failed = |error| Error::from_store(format!("cannot save {name}"), error);
+        let block = |id: BlockId, range: &Range<u64>| CommittedBlock { id, length: range.end - range.start };
         match part {
-            Part::Keep(id, range) | Part::Staged(id, range) => Ok(vec![block(id, range)]),
+            Part::Keep(id, range) | Part::Staged(id, range) => Ok(vec![block(id.clone(), range)]),
+            Part::Zero(range, bytes) => Ok(zeros.get(bytes).map(|id| block(id.clone(), range)).into_iter().collect()),
             Part::Send(range) => {
-                let id = self.writer.block_id(id_length);
-                let body = self.body_of(layer, base, range.clone()).await?;
-                self.store.put_block(name, &id, body).await.map_err(failed)?;
-                Ok(vec![block(&id, range)])
+                let body = self.body_of(sending.layer, sending.base, range.clone()).await?;
+                Ok(vec![block(self.send_block(sending, body).await?, range)])
             }
             Part::Copy(range) => {
-                let Some(base) = base else { return Ok(Vec::new()) };
-                let id = self.writer.block_id(id_length);
+                let Some(base) = sending.base else { return Ok(Vec::new()) };
+                let (name, id) = (sending.name, sending.new_id(&self.writer));
                 let copied = self.store.put_block_from_url(name, &id, name, range.clone(), &base.properties.etag).await;
                 match copied {
-                    Ok(()) => Ok(vec![block(&id, range)]),
+                    Ok(()) => Ok(vec![block(id, range)]),
                     Err(error) if error.kind == ErrorKind::Unsupported => {
-                        self.copy_through_us(name, layer, base, range, id_length).await
+                        self.writer.note_no_copies();
+                        self.copy_through_us(sending, range).await
                     }
-                    Err(error) => Err(failed(error)),
+                    Err(error) => Err(sending.failed(error)),
                 }
             }
         }
@@ -119,25 +173,30 @@ impl FileSystem {
     /// Where the service cannot copy: reads and sends, block by block.
     async fn copy_through_us(
         self: &Arc<Self>,
-        name: &BlobName,
-        layer: &Arc<Overlay>,
-        base: &Arc<Base>,
+        sending: &Sending<'_>,
         range: &Range<u64>,
-        id_length: usize,
     ) -> Result<Vec<CommittedBlock>> {
         let mut blocks = Vec::new();
         let mut position = range.start;
         while position < range.end {
             let part = position..range.end.min(position + Limits::default().block_bytes);
-            let id = self.writer.block_id(id_length);
-            let body = self.body_of(layer, Some(base), part.clone()).await?;
-            let sent = self.store.put_block(name, &id, body).await;
-            sent.map_err(|error| Error::from_store(format!("cannot save {name}"), error))?;
+            let body = self.body_of(sending.layer, sending.base, part.clone()).await?;
+            let id = self.send_block(sending, body).await?;
             blocks.push(CommittedBlock { id, length: part.end - part.start });
             position = part.end;
         }
         Ok(blocks)
     }
+}
+
+/// The list to commit: what the old version has is looked for there, the rest among what was staged.
+fn listed(list: &[CommittedBlock], old: &[CommittedBlock]) -> Vec<ListedBlock> {
+    let old: HashSet<&BlockId> = old.iter().map(|block| &block.id).collect();
+    let listed = |block: &CommittedBlock| match old.contains(&block.id) {
+        true => ListedBlock::Committed(block.id.clone()),
+        false => ListedBlock::Staged(block.id.clone()),
+    };
+    list.iter().map(listed).collect()
 }
 
 fn replaced(name: &BlobName) -> Error {

@@ -113,10 +113,10 @@ impl Payload {
     /// Bytes that are here already, with their checksums.
     pub(crate) fn of(data: Data, with_md5: bool) -> Self {
         let mut crc64 = Digest::new();
-        data.parts().for_each(|part| crc64.write(part));
+        data.parts().for_each(|part| crc64.write(&part));
         let md5 = with_md5.then(|| {
             let mut md5 = Md5::new();
-            data.parts().for_each(|part| md5.update(part));
+            data.parts().for_each(|part| md5.update(&part));
             md5.finalize().into()
         });
         Self { data, md5, crc64: crc64.sum64() }

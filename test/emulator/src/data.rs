@@ -1,52 +1,111 @@
 //! The bytes of a blob as a list of shared segments: committing a block list, copying and reading share them, and
-//! nothing is ever flattened. Must not know what a blob, a block or a request is.
+//! nothing is ever flattened. Zeros are a number, not bytes: a sparse blob of 10 GiB costs no memory. Must not know what
+//! a blob, a block or a request is.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
-/// Zeros that holes of page blobs share.
+/// Zeros that all holes share when they are read.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+/// Pieces of a body that are looked at for zeros: what is shorter is cheaper to keep.
+const ZEROS_BYTES_MIN: usize = 4 << 10;
 
 /// An immutable run of bytes. Cloning and slicing cost no copy of the bytes.
 #[derive(Clone, Default)]
 pub(crate) struct Data {
-    segments: Arc<[Segment]>,
+    segments: Arc<Vec<Segment>>,
 }
 
 #[derive(Clone)]
 struct Segment {
     /// Offset of the first byte behind this segment.
     end: u64,
-    bytes: Bytes,
+    part: Part,
+}
+
+#[derive(Clone)]
+enum Part {
+    Bytes(Bytes),
+    /// So many zeros.
+    Zeros(u64),
+}
+
+impl Part {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeros(length) => *length,
+        }
+    }
+
+    fn sub(&self, range: Range<u64>) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes.slice(range.start as usize..range.end as usize)),
+            Self::Zeros(_) => Self::Zeros(range.end - range.start),
+        }
+    }
+
+    /// As slices to send or to hash.
+    fn slices(self) -> impl Iterator<Item = Bytes> {
+        let (bytes, mut zeros) = match self {
+            Self::Bytes(bytes) => (Some(bytes), 0),
+            Self::Zeros(length) => (None, length),
+        };
+        bytes.into_iter().chain(std::iter::from_fn(move || {
+            let take = zeros.min(ZEROS.len() as u64);
+            zeros -= take;
+            (take > 0).then(|| Bytes::from_static(&ZEROS[..take as usize]))
+        }))
+    }
 }
 
 impl Data {
     /// Joins parts in order; empty ones are left out.
     pub(crate) fn from_parts(parts: impl IntoIterator<Item = Bytes>) -> Self {
-        let mut end = 0;
-        let segments = parts.into_iter().filter(|part| !part.is_empty()).map(|bytes| {
-            end += bytes.len() as u64;
-            Segment { end, bytes }
-        });
-        Self { segments: segments.collect() }
+        // A body of zeros arrives in pieces, each zeros.
+        let zeros = |bytes: &Bytes| bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.starts_with(chunk));
+        let is_zero = |bytes: &Bytes| bytes.len() >= ZEROS_BYTES_MIN && zeros(bytes);
+        Self::join(parts.into_iter().map(|bytes| match is_zero(&bytes) {
+            true => Part::Zeros(bytes.len() as u64),
+            false => Part::Bytes(bytes),
+        }))
+    }
+
+    fn join(parts: impl IntoIterator<Item = Part>) -> Self {
+        let mut data = Self::default();
+        data.extend(parts);
+        data
+    }
+
+    fn extend(&mut self, parts: impl IntoIterator<Item = Part>) {
+        let mut end = self.len();
+        let segments = Arc::make_mut(&mut self.segments);
+        for part in parts.into_iter().filter(|part| part.len() > 0) {
+            end += part.len();
+            match (segments.last_mut(), part) {
+                (Some(Segment { end: before, part: Part::Zeros(length) }), Part::Zeros(more)) => {
+                    *length += more;
+                    *before = end;
+                }
+                (_, part) => segments.push(Segment { end, part }),
+            }
+        }
+    }
+
+    /// Adds a run at the end. Costs what is added, unless a reader shares the run at this moment.
+    pub(crate) fn append(&mut self, run: &Data) {
+        self.extend(run.segments.iter().map(|segment| segment.part.clone()));
     }
 
     /// `length` zero bytes.
     pub(crate) fn zeros(length: u64) -> Self {
-        let mut parts = Vec::new();
-        let mut left = length;
-        while left > 0 {
-            let take = left.min(ZEROS.len() as u64);
-            parts.push(Bytes::from_static(&ZEROS[..take as usize]));
-            left -= take;
-        }
-        Self::from_parts(parts)
+        Self::join([Part::Zeros(length)])
     }
 
     /// Several runs one behind the other.
     pub(crate) fn concat<'a>(runs: impl IntoIterator<Item = &'a Data>) -> Self {
-        Self::from_parts(runs.into_iter().flat_map(|run| run.segments.iter().map(|segment| segment.bytes.clone())))
+        Self::join(runs.into_iter().flat_map(|run| run.segments.iter().map(|segment| segment.part.clone())))
     }
 
     /// Number of bytes.
@@ -56,17 +115,21 @@ impl Data {
 
     /// The bytes of `range` as shared slices. The part of the range behind the end is left out.
     pub(crate) fn slice(&self, range: Range<u64>) -> VecDeque<Bytes> {
-        let mut parts = VecDeque::new();
+        self.parts_of(range).into_iter().flat_map(Part::slices).collect()
+    }
+
+    fn parts_of(&self, range: Range<u64>) -> Vec<Part> {
+        let mut parts = Vec::new();
         let first = self.segments.partition_point(|segment| segment.end <= range.start);
         for segment in &self.segments[first..] {
-            let begin = segment.end - segment.bytes.len() as u64;
+            let begin = segment.end - segment.part.len();
             if begin >= range.end {
                 break;
             }
-            let from = range.start.saturating_sub(begin) as usize;
-            let to = (range.end.min(segment.end) - begin) as usize;
+            let from = range.start.saturating_sub(begin);
+            let to = range.end.min(segment.end) - begin;
             if from < to {
-                parts.push_back(segment.bytes.slice(from..to));
+                parts.push(segment.part.sub(from..to));
             }
         }
         parts
@@ -74,7 +137,7 @@ impl Data {
 
     /// `range` as a run of its own.
     pub(crate) fn sub(&self, range: Range<u64>) -> Self {
-        Self::from_parts(self.slice(range))
+        Self::join(self.parts_of(range))
     }
 
     /// The same run with the bytes from `offset` on replaced by `new`, which must end inside.
@@ -86,15 +149,13 @@ impl Data {
     /// A copy in one piece: for small bodies (XML) and for tests.
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len() as usize);
-        for segment in self.segments.iter() {
-            all.extend_from_slice(&segment.bytes);
-        }
+        self.parts().for_each(|part| all.extend_from_slice(&part));
         all
     }
 
-    /// The segments, in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &Bytes> {
-        self.segments.iter().map(|segment| &segment.bytes)
+    /// The bytes, in order.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Bytes> {
+        self.segments.iter().flat_map(|segment| segment.part.clone().slices())
     }
 }
 
@@ -126,5 +187,14 @@ mod tests {
         let changed = pages.spliced((1 << 20) - 2, &data(&["xyz", "w"]));
         assert_eq!(changed.len(), 3 << 20);
         assert_eq!(changed.sub((1 << 20) - 3..(1 << 20) + 3).to_vec(), b"\0xyzw\0");
+    }
+
+    #[test]
+    fn zeros_cost_no_memory_however_they_came() {
+        let body = Data::from_parts(std::iter::repeat_n(Bytes::from(vec![0; 64 << 10]), 100));
+        assert_eq!((body.segments.len(), body.len()), (1, 100 * (64 << 10)));
+        let blob = Data::concat([&body, &data(&["x"]), &Data::zeros(10 << 30)]);
+        assert_eq!((blob.segments.len(), blob.len()), (3, 100 * (64 << 10) + 1 + (10 << 30)));
+        assert_eq!(blob.sub(body.len() - 1..body.len() + 2).to_vec(), b"\0x\0");
     }
 }

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    blob::{Blob, ContentHeaders, Kind},
+    blob::{Blob, Block, ContentHeaders, Kind},
     call::{Metadata, Payload},
     counters::{CountersView, RequestRecord},
     data::Data,
@@ -257,15 +257,48 @@ impl Emulator {
         metadata: &[(&str, &str)],
     ) -> Result<String, EmulatorError> {
         let payload = Payload::of(Data::from_parts([bytes.into()]), true);
-        let metadata: Metadata =
-            metadata.iter().map(|&(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let metadata = metadata.iter().map(|&(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        self.place(container, name, Kind::Block(Vec::new()), payload.data, payload.md5, metadata)
+    }
+
+    /// Writes a blob of zeros as another client would: in committed blocks of `block_bytes` (the last may be shorter) under
+    /// ids of six digits, or with one Put Blob. Costs no memory, whatever its length in bytes. Returns its ETag.
+    ///
+    /// # Errors
+    /// [`EmulatorError::NoContainer`].
+    pub fn put_zeros(
+        &self,
+        container: &str,
+        name: &str,
+        length: u64,
+        block_bytes: Option<u64>,
+    ) -> Result<String, EmulatorError> {
+        let starts =
+            block_bytes.into_iter().flat_map(|bytes| (0..length).step_by(bytes as usize).zip(std::iter::repeat(bytes)));
+        let block = |(index, (start, bytes)): (usize, (u64, u64))| Block {
+            id: format!("{index:06}").into_bytes(),
+            data: Data::zeros(bytes.min(length - start)),
+        };
+        let blocks = starts.enumerate().map(block).collect();
+        self.place(container, name, Kind::Block(blocks), Data::zeros(length), None, Metadata::new())
+    }
+
+    fn place(
+        &self,
+        container: &str,
+        name: &str,
+        kind: Kind,
+        data: Data,
+        md5: Option<[u8; 16]>,
+        metadata: Metadata,
+    ) -> Result<String, EmulatorError> {
         let hierarchical = self.service.settings().hierarchical;
         self.with_container(container, |container, stamps, now| {
             let (etag, modified) = stamps.change(now);
             let blob = Blob {
-                kind: Kind::Block(Vec::new()),
-                data: payload.data,
-                headers: ContentHeaders { md5: payload.md5, ..ContentHeaders::default() },
+                kind,
+                data,
+                headers: ContentHeaders { md5, ..ContentHeaders::default() },
                 metadata,
                 etag: etag.clone(),
                 modified,
@@ -309,6 +342,18 @@ impl Emulator {
     #[must_use]
     pub fn get(&self, container: &str, name: &str) -> Option<Vec<u8>> {
         self.with_blob(container, name, |blob| blob.data.clone()).map(|data| data.to_vec())
+    }
+
+    /// The bytes of a part of a blob, if it is there.
+    #[must_use]
+    pub fn read(&self, container: &str, name: &str, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
+        self.with_blob(container, name, |blob| blob.data.sub(range)).map(|data| data.to_vec())
+    }
+
+    /// The length of a blob in bytes, if it is there.
+    #[must_use]
+    pub fn length(&self, container: &str, name: &str) -> Option<u64> {
+        self.with_blob(container, name, |blob| blob.data.len())
     }
 
     /// The user metadata of a blob, if it is there.

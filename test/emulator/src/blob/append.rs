@@ -59,7 +59,7 @@ pub(crate) fn append_block(state: &mut State, call: &Call, payload: &Payload) ->
     }
     *count += 1;
     let count = *count;
-    blob.data = Data::concat([&blob.data, &payload.data]);
+    blob.data.append(&payload.data);
     blob.headers.md5 = None;
     blob.touch(stamps, call.now);
     let answer = version_headers(Answer::new(StatusCode::CREATED), blob)
