@@ -36,7 +36,7 @@ pub use stream::ReadStream;
 
 use std::{fmt, ops::Range};
 
-use tokio::runtime::Handle;
+use crate::sync::tokio::runtime::Handle;
 
 use crate::{
     blob::{BlobName, BlobStore, ETag, Result},

@@ -138,7 +138,7 @@ pub struct Resources {
     /// committed early, and what the service refuses for good stays in memory.
     pub spool: Option<std::path::PathBuf>,
     /// Where background work runs.
-    pub runtime: tokio::runtime::Handle,
+    pub runtime: crate::sync::tokio::runtime::Handle,
 }
 
 /// A mounted volume: the core that all its views share.

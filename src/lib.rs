@@ -17,11 +17,15 @@
 
 pub mod blob;
 pub mod cache;
+#[cfg(not(feature = "shuttle"))]
 pub mod cli;
 pub mod credential;
+#[cfg(not(feature = "shuttle"))]
 pub mod csi;
 pub mod fs;
+#[cfg(not(feature = "shuttle"))]
 pub mod fuse;
 pub mod sync;
 pub mod telemetry;
+#[cfg(not(feature = "shuttle"))]
 pub mod volume;

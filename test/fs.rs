@@ -9,6 +9,8 @@ mod support;
 mod core;
 #[path = "fs/layouts.rs"]
 mod layouts;
+#[path = "fs/model.rs"]
+mod model;
 #[path = "fs/reading.rs"]
 mod reading;
 #[path = "fs/unsaved.rs"]

@@ -16,7 +16,7 @@
 
 use std::{fmt, ops::Range, ptr};
 
-use tokio::sync::Notify;
+use crate::sync::tokio::sync::Notify;
 
 use crate::sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -234,7 +234,7 @@ impl Block {
     pub async fn wait(&self, wanted: Pieces) -> Waited {
         loop {
             let changed = self.changed.notified();
-            tokio::pin!(changed);
+            crate::sync::tokio::pin!(changed);
             // Registered before looking, so that a change in between is not missed.
             changed.as_mut().enable();
             if self.valid().contains(wanted) {
@@ -373,15 +373,15 @@ mod tests {
     async fn waiters_wake_piece_by_piece_and_when_the_filler_gives_up() {
         let block = block(BLOCK_BYTES as usize);
         let mut claims = block.claim(Pieces(0b11));
-        let first = tokio::spawn({
+        let first = crate::sync::tokio::spawn({
             let block = Arc::clone(&block);
             async move { block.wait(Pieces(0b01)).await }
         });
-        let second = tokio::spawn({
+        let second = crate::sync::tokio::spawn({
             let block = Arc::clone(&block);
             async move { block.wait(Pieces(0b10)).await }
         });
-        tokio::task::yield_now().await;
+        crate::sync::tokio::task::yield_now().await;
         claims[0].write(0, &[0; PIECE_BYTES as usize]);
         assert_eq!(first.await.unwrap(), Waited::Valid);
         assert!(!second.is_finished());

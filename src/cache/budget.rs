@@ -12,7 +12,7 @@
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
-use tokio::sync::oneshot;
+use crate::sync::tokio::sync::oneshot;
 
 use crate::sync::{Arc, AtomicU8, AtomicU64, Mutex, Ordering, RwLock, Weak};
 
@@ -198,10 +198,10 @@ impl Budget {
                 Class::Demand | Class::Prefetch => state.demand_waiters.push_back(waiter),
             }
         }
-        let started = tokio::time::Instant::now();
+        let started = crate::sync::tokio::time::Instant::now();
         loop {
             self.inner.reclaim_for_waiters();
-            if let Ok(Ok(reservation)) = tokio::time::timeout(RECLAIM_INTERVAL, &mut granted).await {
+            if let Ok(Ok(reservation)) = crate::sync::tokio::time::timeout(RECLAIM_INTERVAL, &mut granted).await {
                 return reservation;
             }
             if class != Class::Dirty && started.elapsed() >= DEMAND_WAIT_MAX {
@@ -458,16 +458,16 @@ mod tests {
     async fn a_demand_waiter_is_served_before_a_dirty_one_and_nobody_overtakes_it() {
         let budget = Budget::new(16 * MIB);
         let held = budget.try_reserve(Class::Demand, 14 * MIB).unwrap();
-        let dirty = tokio::spawn({
+        let dirty = crate::sync::tokio::spawn({
             let budget = budget.clone();
             async move { budget.reserve(Class::Dirty, 7 * MIB).await }
         });
-        let demand = tokio::spawn({
+        let demand = crate::sync::tokio::spawn({
             let budget = budget.clone();
             async move { budget.reserve(Class::Demand, 14 * MIB).await }
         });
         while budget.gauges().waiting < 2 {
-            tokio::task::yield_now().await;
+            crate::sync::tokio::task::yield_now().await;
         }
         assert!(budget.try_reserve(Class::Prefetch, 0).is_none());
         drop(held);
@@ -481,7 +481,8 @@ mod tests {
     async fn a_cancelled_waiter_leaves_nothing_behind() {
         let budget = Budget::new(16 * MIB);
         let held = budget.try_reserve(Class::Demand, 14 * MIB).unwrap();
-        let waiting = tokio::time::timeout(Duration::from_millis(5), budget.reserve(Class::Dirty, MIB)).await;
+        let waiting =
+            crate::sync::tokio::time::timeout(Duration::from_millis(5), budget.reserve(Class::Dirty, MIB)).await;
         assert!(waiting.is_err());
         drop(held);
         assert_eq!(budget.used_bytes(), 0);

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use tokio::sync::oneshot;
+use crate::sync::tokio::sync::oneshot;
 
 use crate::{
     blob::Result,

@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use tokio::task::AbortHandle;
+use crate::sync::tokio::task::AbortHandle;
 
 use crate::sync::{Arc, Mutex, Ordering, Weak};
 

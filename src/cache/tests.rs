@@ -59,7 +59,7 @@ impl Harness {
 /// Until `condition` holds; the test's own time limit is what ends a wait in vain.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        crate::sync::tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 
@@ -71,7 +71,7 @@ async fn readers_of_the_same_piece_share_one_request() {
     let readers: Vec<_> = (0..8_u64)
         .map(|at| {
             let (cache, content) = (harness.cache.clone(), Arc::clone(&content));
-            tokio::spawn(async move {
+            crate::sync::tokio::spawn(async move {
                 let stream = cache.stream();
                 let range = 5 * MIB + at * 100..5 * MIB + at * 100 + 100;
                 cache.read(&content, range, &stream).await.unwrap().to_vec()
@@ -122,7 +122,7 @@ async fn readers_wake_before_the_body_ends() {
     let content = harness.blob("a", MIB, 1);
     harness.store.hold_chunks();
     let (cache, reading) = (harness.cache.clone(), Arc::clone(&content));
-    let reader = tokio::spawn(async move {
+    let reader = crate::sync::tokio::spawn(async move {
         let stream = cache.stream();
         cache.read(&reading, 0..PIECE_BYTES, &stream).await.unwrap().len()
     });
@@ -140,7 +140,7 @@ async fn whoever_asked_gets_the_error_and_whoever_waited_fetches_by_itself() {
     harness.store.fault(Fault::Refuse(ErrorKind::Server));
     let spawn = || {
         let (cache, content) = (harness.cache.clone(), Arc::clone(&content));
-        tokio::spawn(async move {
+        crate::sync::tokio::spawn(async move {
             let stream = cache.stream();
             cache
                 .read(&content, 5 * MIB..5 * MIB + 1, &stream)
@@ -199,7 +199,7 @@ async fn a_fetch_follows_its_content_to_another_name_and_etag() {
     harness.read(&content, 2 * MIB..2 * MIB + 1).await.unwrap();
     harness.store.hold();
     let (cache, reading) = (harness.cache.clone(), Arc::clone(&content));
-    let reader = tokio::spawn(async move {
+    let reader = crate::sync::tokio::spawn(async move {
         let stream = cache.stream();
         cache.read(&reading, 5 * MIB..5 * MIB + 9, &stream).await.map(|bytes| bytes.to_vec())
     });
@@ -266,7 +266,7 @@ async fn a_fetch_of_the_old_version_never_lands_in_the_new_one() {
     harness.read(&old, 2 * MIB..2 * MIB + 1).await.unwrap();
     harness.store.hold_chunks();
     let (cache, reading) = (harness.cache.clone(), Arc::clone(&old));
-    let reader = tokio::spawn(async move {
+    let reader = crate::sync::tokio::spawn(async move {
         let stream = cache.stream();
         cache.read(&reading, 2 * MIB + PIECE_BYTES..3 * MIB, &stream).await.map(|bytes| bytes.to_vec())
     });
@@ -301,8 +301,10 @@ async fn a_closed_stream_fetches_no_further_and_gives_its_window_back() {
     let stream = harness.cache.stream();
     harness.cache.read(&content, 0..MIB, &stream).await.unwrap();
     harness.store.hold_chunks();
-    let second =
-        tokio::time::timeout(std::time::Duration::from_millis(20), harness.cache.read(&content, MIB..2 * MIB, &stream));
+    let second = crate::sync::tokio::time::timeout(
+        std::time::Duration::from_millis(20),
+        harness.cache.read(&content, MIB..2 * MIB, &stream),
+    );
     assert!(second.await.is_err());
     assert!(harness.cache.gauges().prefetches > 0);
     assert_eq!(harness.cache.gauges().windows, 1);
@@ -324,7 +326,7 @@ async fn eight_streams_in_a_small_budget_fetch_no_byte_twice() {
         .map(|seed| {
             let content = harness.blob(&format!("file {seed}"), LENGTH, seed);
             let (cache, store) = (harness.cache.clone(), Arc::clone(&harness.store));
-            tokio::spawn(async move {
+            crate::sync::tokio::spawn(async move {
                 let (mut got, mut expected) = (Md5::new(), Md5::new());
                 let stream = cache.stream();
                 let mut at = 0;
@@ -384,7 +386,7 @@ async fn readers_wait_for_pinned_memory_and_go_on_when_it_is_unpinned() {
         pinned.push(harness.cache.read(&content, start + 2 * MIB..start + 3 * MIB, &stream).await.unwrap());
     }
     let (cache, reading) = (harness.cache.clone(), Arc::clone(&content));
-    let reader = tokio::spawn(async move {
+    let reader = crate::sync::tokio::spawn(async move {
         let stream = cache.stream();
         cache.read(&reading, 40 * MIB..41 * MIB, &stream).await.unwrap().len()
     });
@@ -406,7 +408,7 @@ async fn readers_get_the_right_bytes_or_an_error_under_faults_and_pressure() {
     let readers: Vec<_> = (0..6_u64)
         .map(|reader| {
             let (cache, store, contents) = (harness.cache.clone(), Arc::clone(&harness.store), contents.clone());
-            tokio::spawn(async move {
+            crate::sync::tokio::spawn(async move {
                 let (stream, mut random, mut at, mut failed) = (cache.stream(), reader + 1, 0, 0);
                 for read in 0..READS {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -125,7 +125,7 @@ impl FileSystem {
         let mut layer_sent = false;
         loop {
             let arrived = inode.staged.notified();
-            tokio::pin!(arrived);
+            crate::sync::tokio::pin!(arrived);
             arrived.as_mut().enable();
             match next_work(inode, layer_sent)? {
                 Work::Done => return Ok(()),

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::{attributes::Kind, inode::InodeNumber};
 use crate::blob::BlobProperties;
@@ -67,7 +67,7 @@ pub struct Listing {
     started: Instant,
     slots: Mutex<Slots>,
     /// Held by the one who fetches the next page.
-    pub loading: tokio::sync::Mutex<()>,
+    pub loading: crate::sync::tokio::sync::Mutex<()>,
 }
 
 impl Listing {
@@ -75,7 +75,11 @@ impl Listing {
     #[must_use]
     pub fn begin() -> Arc<Self> {
         let slots = Slots { slots: Vec::new(), index: HashMap::new(), cursor: Cursor::At(None) };
-        Arc::new(Self { started: Instant::now(), slots: Mutex::new(slots), loading: tokio::sync::Mutex::new(()) })
+        Arc::new(Self {
+            started: Instant::now(),
+            slots: Mutex::new(slots),
+            loading: crate::sync::tokio::sync::Mutex::new(()),
+        })
     }
 
     /// A pass over a directory that is known to be empty: we have just made it.

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::{Error, Result, directory::Listing, inode::Inode};
 use crate::cache::ReadStream;

@@ -15,7 +15,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::{
     attributes::{Attributes, Kind},
@@ -167,9 +167,9 @@ pub struct Inode {
     /// table's lock is never taken while this one is held.
     pub state: Mutex<State>,
     /// Held through a commit, a rename and an unlink: one at a time, in order. Taken before `state`.
-    pub commit: Arc<tokio::sync::Mutex<()>>,
+    pub commit: Arc<crate::sync::tokio::sync::Mutex<()>>,
     /// Woken when a staged block has arrived or failed.
-    pub staged: tokio::sync::Notify,
+    pub staged: crate::sync::tokio::sync::Notify,
     /// What only a directory has.
     pub directory: Option<Directory>,
 }
@@ -205,7 +205,7 @@ impl Inode {
             kind,
             state: Mutex::new(state),
             commit: Arc::default(),
-            staged: tokio::sync::Notify::new(),
+            staged: crate::sync::tokio::sync::Notify::new(),
             directory: (kind == Kind::Directory).then(Directory::default),
         })
     }

@@ -100,7 +100,7 @@ impl FileSystem {
         self.resources.runtime.spawn(async move {
             let mut pause = RETRY_PAUSE_FIRST;
             loop {
-                tokio::time::sleep(pause).await;
+                crate::sync::tokio::time::sleep(pause).await;
                 let Some(volume) = Weak::upgrade(&volume) else { return };
                 if volume.retry(&inode).await {
                     inode.state.lock().is_retried = false;

@@ -37,7 +37,7 @@ impl FileSystem {
     pub fn open_directory(&self, number: InodeNumber) -> Result<HandleId> {
         let inode = self.directory_inode(number)?;
         self.table.hold(number, 1);
-        Ok(self.handles.add_directory(DirectoryHandle { inode, listing: parking_lot::Mutex::new(None) }))
+        Ok(self.handles.add_directory(DirectoryHandle { inode, listing: crate::sync::Mutex::new(None) }))
     }
 
     /// closedir(3).

@@ -94,11 +94,24 @@ impl FileSystem {
                 return known.ok_or_else(|| no_entry(&shown));
             }
         }
-        let Some(found) = self.probe(parent, &shown, asked).await? else {
-            self.note_absent(&directory, &shown, asked);
-            return Err(no_entry(&shown));
+        let found = match self.probe(parent, &shown, asked).await? {
+            Some(found) => found,
+            None if self.keeps_something(parent, &shown) => {
+                Found { kind: Kind::Directory, properties: None, seen: asked, number: None }
+            }
+            None => {
+                self.note_absent(&directory, &shown, asked);
+                return Err(no_entry(&shown));
+            }
         };
         self.settle(&directory, &shown, &found)
+    }
+
+    /// Whether a directory that the service does not know (another client has removed it) holds something of ours that is
+    /// to be committed: it stays until then, so that the commit still has a name to go to.
+    fn keeps_something(&self, parent: InodeNumber, name: &str) -> bool {
+        let child = self.table.child(parent, name);
+        child.is_some_and(|child| child.kind == Kind::Directory && !self.written_below(&child).is_empty())
     }
 
     /// The name as a `str`, refused where no blob can have it.

@@ -17,7 +17,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::{Error, Result};
 

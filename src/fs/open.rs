@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::{
     Access, Caller, Consistency, Error, FileSystem, HandleId, InodeNumber, Kind, Result,

@@ -172,10 +172,26 @@ impl FileSystem {
         if kept == 0 {
             return Ok(());
         }
-        if kept <= KEPT_IN_MEMORY_BYTES_MAX {
-            self.keep_in_memory(inode, &base, kept).await
+        match self.keep(inode, &base, kept).await {
+            Err(error) if matches!(error.kind(), Some(ErrorKind::NotFound | ErrorKind::Precondition)) => {
+                let adopted = self.adopt_same_bytes(inode).await?;
+                let base = inode.state.lock().base.clone().filter(|_| adopted);
+                if let Some(base) = base {
+                    return self.keep(inode, &base, kept).await;
+                }
+                // Another client took the version before us. The name goes all the same; reads of it say ESTALE.
+                tracing::info!("an open file whose name goes cannot be kept: {}", error.to_chain());
+                Ok(())
+            }
+            kept => kept,
+        }
+    }
+
+    async fn keep(self: &Arc<Self>, inode: &Arc<Inode>, base: &Base, length: u64) -> Result<()> {
+        if length <= KEPT_IN_MEMORY_BYTES_MAX {
+            self.keep_in_memory(inode, base, length).await
         } else {
-            self.orphan(inode, &base).await
+            self.orphan(inode, base).await
         }
     }
 

@@ -40,7 +40,7 @@ struct Move {
 /// have changed. A directory's are the files below it that somebody writes.
 struct Still {
     inodes: Vec<Arc<Inode>>,
-    _locks: Vec<tokio::sync::OwnedMutexGuard<()>>,
+    _locks: Vec<crate::sync::tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Still {
@@ -254,7 +254,7 @@ impl FileSystem {
     }
 
     /// The files below a directory that have something uncommitted, or a writer.
-    fn written_below(&self, directory: &Inode) -> Vec<Arc<Inode>> {
+    pub(super) fn written_below(&self, directory: &Inode) -> Vec<Arc<Inode>> {
         let mut found = Vec::new();
         let mut waiting = vec![directory.number];
         while let Some(number) = waiting.pop() {

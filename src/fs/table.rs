@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::inode::{Inode, InodeNumber, ROOT};
 

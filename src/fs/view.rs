@@ -9,8 +9,8 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use crate::sync::Mutex;
+use crate::sync::tokio::sync::Notify;
 
 use super::inode::InodeNumber;
 

@@ -102,7 +102,7 @@ impl FileSystem {
                 continue;
             }
             let wait = self.pool().buffer(Class::Dirty, length);
-            if let Ok(buffer) = tokio::time::timeout(MEMORY_LOOK, wait).await {
+            if let Ok(buffer) = crate::sync::tokio::time::timeout(MEMORY_LOOK, wait).await {
                 return Ok(buffer);
             }
             self.relieve_others(inode).await;
@@ -113,7 +113,7 @@ impl FileSystem {
     /// for, what is left goes to the spool, and without one it is committed. `false` when nothing could go.
     async fn make_room(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<bool> {
         let staged = inode.staged.notified();
-        tokio::pin!(staged);
+        crate::sync::tokio::pin!(staged);
         staged.as_mut().enable();
         let (freed, on_the_way, resident) = {
             let mut state = inode.state.lock();

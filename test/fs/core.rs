@@ -339,3 +339,44 @@ async fn commits_in_the_middle_of_a_long_write_lose_nothing_of_it() {
     volume.close(handle).await.unwrap();
     assert!(service.blob("long") == bytes);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_a_blob_that_another_client_removed_are_a_conflict() {
+    let service = Service::start();
+    service.put("a", b"theirs");
+    let volume = service.volume().await;
+    let handle = volume.open("a", CREATE).await.unwrap();
+    let number = volume.lookup("a").await.unwrap().attr.number;
+    let change = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    volume.fs.setattr(&volume.caller, number, None, change).await.unwrap();
+    service.remove("a");
+    assert_eq!(volume.fs.sync_file(handle).await.unwrap_err().errno, libc::ESTALE);
+    assert!(service.names().is_empty(), "nothing was made in its place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_another_client_removed_stays_while_it_holds_something_uncommitted() {
+    let service = Service::start();
+    let settings = Settings { metadata_ttl: Duration::ZERO, ..Settings::default() };
+    let volume = service.volume_with(settings).await;
+    let directory = volume.make_directory(ROOT, "d").await;
+    let (_, handle) = volume.fs.create_file(&volume.caller, directory, "x".as_ref(), 0o644, CREATE).await.unwrap();
+    volume.write(handle, 0, b"ours").await;
+    service.remove("d");
+    assert_eq!(volume.lookup("d").await.unwrap().attr.number, directory);
+    volume.close(handle).await.unwrap();
+    assert_eq!(service.blob("d/x"), b"ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_file_whose_blob_another_client_removed_can_be_unlinked() {
+    let service = Service::start();
+    service.put("a", b"theirs");
+    let volume = service.volume().await;
+    let handle = volume.open("a", CREATE).await.unwrap();
+    service.remove("a");
+    volume.fs.unlink(&volume.caller, ROOT, "a".as_ref()).await.unwrap();
+    assert_eq!(volume.lookup("a").await.unwrap_err().errno, libc::ENOENT);
+    assert_eq!(volume.fs.read(handle, 0, 6).await.unwrap_err().errno, libc::ESTALE, "nobody kept its bytes");
+    volume.close(handle).await.unwrap();
+}

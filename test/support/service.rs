@@ -16,6 +16,20 @@ use bytes::Bytes;
 /// The container of every test.
 pub const CONTAINER: &str = "volume";
 
+/// A blob as the container holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its version.
+    pub etag: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whether it marks a directory.
+    pub directory: bool,
+}
+
+/// All blobs of the container, by name.
+pub type Snapshot = BTreeMap<String, Blob>;
+
 /// A service of its own, gone when dropped.
 pub struct Service {
     emulator: Emulator,
@@ -109,6 +123,21 @@ impl Service {
     /// The bytes of a blob, if it is there.
     pub fn find(&self, name: &str) -> Option<Vec<u8>> {
         self.emulator.get(CONTAINER, name)
+    }
+
+    /// Every blob with its ETag and bytes, and whether it marks a directory.
+    pub fn snapshot(&self) -> Snapshot {
+        let blob = |name: &String| {
+            let marked = self.metadata(name).contains_key("hdi_isfolder");
+            let etag = self.emulator.etag(CONTAINER, name).expect("the blob exists");
+            Blob { etag, bytes: self.blob(name), directory: marked }
+        };
+        self.names().into_iter().map(|name| (name.clone(), blob(&name))).collect()
+    }
+
+    /// Another client deletes a blob, if it is there.
+    pub fn remove(&self, name: &str) {
+        self.emulator.delete(CONTAINER, name);
     }
 
     /// The names of all blobs, in order.

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, fmt, ops::Range, time::SystemTime};
 
+use crate::sync::tokio::sync::Semaphore;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::Semaphore;
 
 use crate::{
     blob::*,

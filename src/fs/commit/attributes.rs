@@ -38,6 +38,10 @@ impl FileSystem {
                         return Err(self.conflict(inode, &name, failed(error)));
                     }
                 }
+                // Another client has removed it: there is nothing left to carry the attributes.
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    return Err(self.conflict(inode, &name, failed(error)));
+                }
                 Err(error) => return Err(failed(error)),
             }
         }
