@@ -5,8 +5,8 @@
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
-//! | how bytes come | `open`, `read` |
-//! | how bytes go | `write`, `stage`, `plan` (pure), `body`, `commit` |
+//! | how bytes come | `open`, `read`, `seek` |
+//! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | who sees what | `view`, `attributes`, `attr` |
@@ -19,10 +19,12 @@
 //! only in [`rename`](FileSystem::rename), by ascending number), then a listing's `loading`, then the short locks,
 //! which are never held together and never across an await.
 
+mod allocate;
 mod attr;
 mod attributes;
 mod body;
 mod commit;
+mod copy_range;
 mod create;
 mod directory;
 mod error;
@@ -41,6 +43,7 @@ mod ranges;
 mod read;
 mod remove;
 mod rename;
+mod seek;
 mod spool;
 mod stage;
 mod table;
@@ -52,6 +55,7 @@ use std::{
     time::Duration,
 };
 
+pub use allocate::Allocation;
 pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
 pub use attributes::Kind;
 pub use error::{Error, Result};
@@ -61,7 +65,9 @@ pub use last_close::SetAside;
 pub use list::DirectoryEntry;
 pub use read::ReadData;
 pub use rename::RenameMode;
+pub use seek::Seek;
 pub use view::{Caller, Invalidation, InvalidationQueue, View, ViewSettings};
+pub use write::WriteMode;
 
 use crate::{
     blob::{BlobName, BlobStore},

@@ -5,6 +5,12 @@
 
 mod support;
 
+#[path = "fs/allocate.rs"]
+mod allocate;
+#[path = "fs/append.rs"]
+mod append;
+#[path = "fs/copy_range.rs"]
+mod copy_range;
 #[path = "fs/core.rs"]
 mod core;
 #[path = "fs/layouts.rs"]

@@ -11,6 +11,7 @@
 //! | `failures` | what cannot be mounted says why and how to mend it, soon, and leaves nothing behind |
 //! | `crash` | what was acknowledged survives kill -9 |
 //! | `memory` | memory stays inside the budget |
+//! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `ending` | every orderly end saves first |
 
 // Helpers of tests fail the test by panicking, like the tests themselves.
@@ -20,6 +21,8 @@
 mod azurite;
 #[path = "mount/crash.rs"]
 mod crash;
+#[path = "mount/data.rs"]
+mod data;
 #[path = "mount/ending.rs"]
 mod ending;
 #[path = "mount/failures.rs"]

@@ -1,9 +1,9 @@
 //! What was written and is not committed: a sparse layer of bytes over the version below.
 //!
-//! A layer says for every byte below its `size` one of four things: *dirty* (its own byte, in memory), *staged* (its
-//! own byte, sent to the service as part of an uncommitted block and no longer in memory), *below* (the layer below
-//! knows, up to `below`), or zero. Layers stack: the one that takes writes, the one that a running commit is sending,
-//! and the committed version. Knows nothing of inodes, requests or the service.
+//! A layer says for every byte below its `size` one of four things: *dirty* (its own byte, in memory or in the spool),
+//! *staged* (its own byte, which only the service has, in an uncommitted block), *below* (the layer below knows), or
+//! zero. Layers stack: the one that takes writes, the one that a running commit is sending, and the committed version.
+//! Knows nothing of inodes, requests or the service.
 //!
 //! Bytes sit in buffers of 64 KiB at most, shared by reference count with the request bodies that send them: a write
 //! to a buffer that is being sent copies it first, so that what was sent is what the commit publishes.
@@ -34,7 +34,7 @@ pub struct StagedRun {
 /// What a byte range of the layer is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// Bytes of this layer, in memory.
+    /// Bytes of this layer, in memory or in the spool.
     Dirty(Range<u64>),
     /// Bytes of this layer that only the service has, uncommitted.
     Staged(Range<u64>),
@@ -102,13 +102,19 @@ pub enum Piece {
     Spooled(Range<u64>),
 }
 
-/// The layer. See the module's doc.
+/// The layer. See the module's doc. `below`, `dirty` and `away` share no byte and end at `size`; what is in none of them
+/// is zero.
 #[derive(Clone, Debug)]
 pub struct Overlay {
     size: u64,
-    below: u64,
+    /// What the layer below knows.
+    below: RangeSet,
+    /// Own bytes that are here.
     dirty: RangeSet,
-    /// Buffer index to its bytes; may be shorter than [`BUFFER_BYTES`] while no dirty byte lies behind its end.
+    /// Own bytes that only the service has. Each lies in a staged run.
+    away: RangeSet,
+    /// Buffer index to its bytes; may be shorter than [`BUFFER_BYTES`] while no dirty byte lies behind its end. There is
+    /// one under every dirty byte.
     buffers: BTreeMap<u64, Held>,
     /// What did not fit into memory.
     spool: Option<Arc<SpoolFile>>,
@@ -120,10 +126,13 @@ impl Overlay {
     /// A layer that changes nothing over `length` bytes.
     #[must_use]
     pub fn over(length: u64) -> Self {
+        let mut below = RangeSet::default();
+        below.insert(0..length);
         Self {
             size: length,
-            below: length,
+            below,
             dirty: RangeSet::default(),
+            away: RangeSet::default(),
             buffers: BTreeMap::new(),
             spool: None,
             staged: BTreeMap::new(),
@@ -136,10 +145,10 @@ impl Overlay {
         self.size
     }
 
-    /// Bytes of the layer below that are still to be seen.
+    /// Where the last byte of the layer below ends that is still to be seen; 0: none is.
     #[must_use]
     pub fn below(&self) -> u64 {
-        self.below
+        self.below.end()
     }
 
     /// Memory held, in bytes.
@@ -187,6 +196,7 @@ impl Overlay {
             self.writable(index, within.end, buffers)[within.start as usize..within.end as usize].copy_from_slice(part);
             rest = behind;
         }
+        self.below.remove(range.clone());
         self.dirty.insert(range.clone());
         self.size = self.size.max(range.end);
         Ok(())
@@ -257,23 +267,71 @@ impl Overlay {
     /// [`NotResident`]; nothing was changed then.
     pub fn truncate(&mut self, size: u64) -> Result<(), NotResident> {
         if size < self.size {
-            self.unstage(&(size..self.size))?;
-            self.below = self.below.min(size);
-            self.dirty.remove(size..self.size);
-            drop(self.buffers.split_off(&size.div_ceil(BUFFER_BYTES)));
+            self.clear(&(size..self.size))?;
         }
         self.size = size;
         Ok(())
     }
 
-    /// Forgets that stretches meeting `range` were sent: their bytes are about to change.
+    /// Makes `range` zeros, as far as it lies inside the file. Nothing is kept for them.
+    ///
+    /// # Errors
+    /// [`NotResident`]; nothing was changed then.
+    pub fn zero(&mut self, range: &Range<u64>) -> Result<(), NotResident> {
+        self.clear(&(range.start..range.end.min(self.size)))
+    }
+
+    /// Takes `runs`, blocks that the service made by itself and that follow each other without a gap, as the bytes of
+    /// their ranges; grows the file.
+    ///
+    /// # Errors
+    /// [`NotResident`]; nothing was changed then.
+    pub fn place_staged(&mut self, runs: Vec<StagedRun>) -> Result<(), NotResident> {
+        let (Some(first), Some(last)) = (runs.first(), runs.last()) else { return Ok(()) };
+        let whole = first.range.start..last.range.end;
+        self.clear(&whole)?;
+        self.away.insert(whole.clone());
+        self.size = self.size.max(whole.end);
+        self.staged.extend(runs.into_iter().map(|run| (run.range.start, run)));
+        Ok(())
+    }
+
+    /// Whether `range` can be written without a commit: no staged run reaches out of it whose rest is not here.
+    #[must_use]
+    pub fn can_replace(&self, range: &Range<u64>) -> bool {
+        self.runs_meeting(range).all(|run| {
+            let before = run.range.start..range.start.max(run.range.start);
+            let behind = range.end.min(run.range.end)..run.range.end;
+            self.dirty.covers(&before) && self.dirty.covers(&behind)
+        })
+    }
+
+    /// Takes every byte of `range` out of all sets, and gives up the buffers that no dirty byte needs any more.
+    fn clear(&mut self, range: &Range<u64>) -> Result<(), NotResident> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.unstage(range)?;
+        self.below.remove(range.clone());
+        self.dirty.remove(range.clone());
+        let touched: Vec<u64> = self.buffers_under(range).collect();
+        for index in touched {
+            if self.dirty.overlapping(&buffer_range(index)).next().is_none() {
+                self.buffers.remove(&index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets that stretches meeting `range` were sent: their bytes are about to change. One that lies wholly inside is
+    /// replaced, wherever its bytes are.
     fn unstage(&mut self, range: &Range<u64>) -> Result<(), NotResident> {
-        let met: Vec<u64> = self.runs_meeting(range).map(|run| run.range.start).collect();
-        let resident = |start: &u64| self.staged.get(start).is_none_or(|run| self.is_resident(&run.range));
-        if !met.iter().all(resident) {
+        if !self.can_replace(range) {
             return Err(NotResident);
         }
+        let met: Vec<u64> = self.runs_meeting(range).map(|run| run.range.start).collect();
         met.iter().for_each(|start| drop(self.staged.remove(start)));
+        self.away.remove(range.clone());
         Ok(())
     }
 
@@ -283,47 +341,37 @@ impl Overlay {
         first.into_iter().chain(self.staged.range(range.start..end)).map(|(_, run)| run)
     }
 
-    fn is_resident(&self, range: &Range<u64>) -> bool {
-        split(range).all(|(index, _)| self.buffers.contains_key(&index))
+    /// The indexes of the buffers that are held under `range`.
+    fn buffers_under(&self, range: &Range<u64>) -> impl Iterator<Item = u64> {
+        let end = range.end.div_ceil(BUFFER_BYTES).max(range.start / BUFFER_BYTES);
+        self.buffers.range(range.start / BUFFER_BYTES..end).map(|(index, _)| *index)
     }
 
     /// What `range` is made of, in order and without gaps, cut at the size of the file.
     #[must_use]
     pub fn segments(&self, range: &Range<u64>) -> Vec<Segment> {
-        let end = range.end.min(self.size);
-        let mut segments = Vec::new();
+        let range = range.start..range.end.min(self.size);
+        let dirty = self.dirty.within(&range).map(Segment::Dirty);
+        let away = self.away.within(&range).map(Segment::Staged);
+        let below = self.below.within(&range).map(Segment::Below);
+        let mut known: Vec<Segment> = dirty.chain(away).chain(below).collect();
+        known.sort_unstable_by_key(|segment| segment.range().start);
+        let mut segments = Vec::with_capacity(known.len() + 1);
         let mut position = range.start;
-        for dirty in self.dirty.overlapping(&(range.start..end)) {
-            let (start, stop) = (dirty.start.max(position), dirty.end.min(end));
-            self.push_undirty(position..start, &mut segments);
-            for (index, within) in split(&(start..stop)) {
-                let part = index * BUFFER_BYTES + within.start..index * BUFFER_BYTES + within.end;
-                let resident = self.buffers.contains_key(&index);
-                match segments.last_mut() {
-                    Some(Segment::Dirty(last)) if resident && last.end == part.start => last.end = part.end,
-                    Some(Segment::Staged(last)) if !resident && last.end == part.start => last.end = part.end,
-                    _ if resident => segments.push(Segment::Dirty(part)),
-                    _ => segments.push(Segment::Staged(part)),
-                }
+        for segment in known {
+            if position < segment.range().start {
+                segments.push(Segment::Zero(position..segment.range().start));
             }
-            position = stop;
+            position = segment.range().end;
+            segments.push(segment);
         }
-        self.push_undirty(position..end, &mut segments);
+        if position < range.end {
+            segments.push(Segment::Zero(position..range.end));
+        }
         segments
     }
 
-    fn push_undirty(&self, range: Range<u64>, segments: &mut Vec<Segment>) {
-        let seen = range.start..range.end.min(self.below);
-        let zero = range.start.max(self.below)..range.end;
-        if !seen.is_empty() {
-            segments.push(Segment::Below(seen));
-        }
-        if !zero.is_empty() {
-            segments.push(Segment::Zero(zero));
-        }
-    }
-
-    /// Copies the dirty bytes of `range`, all of them resident, to `target` of the same length.
+    /// Copies the dirty bytes of `range` to `target` of the same length.
     ///
     /// # Errors
     /// What the node's disk says of the spool.
@@ -343,7 +391,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// The dirty bytes of `range`, all of them resident, for a request body.
+    /// The dirty bytes of `range` for a request body.
     #[must_use]
     pub fn pieces(&self, range: &Range<u64>) -> Vec<Piece> {
         let piece = |(index, within): (u64, Range<u64>)| match self.buffers.get(&index) {
@@ -366,10 +414,10 @@ impl Overlay {
         self.pieces(range).into_iter().map(shared).collect()
     }
 
-    /// Whether all of `range` is dirty, in memory, and not yet sent.
+    /// Whether all of `range` is dirty and not yet sent.
     #[must_use]
     pub fn is_stageable(&self, range: &Range<u64>) -> bool {
-        self.dirty.covers(range) && self.is_resident(range) && self.runs_meeting(range).next().is_none()
+        self.dirty.covers(range) && self.runs_meeting(range).next().is_none()
     }
 
     /// Where buffers are held, in order: a way to find what could be sent without walking the file.
@@ -399,17 +447,29 @@ impl Overlay {
             .collect()
     }
 
-    /// Gives up the memory of what was sent; reading it needs a commit from then on. Returns the bytes given up.
+    /// Gives up the memory of what was sent, where a buffer holds nothing else; reading it needs a commit from then on.
+    /// Returns the bytes given up.
     pub fn drop_staged(&mut self) -> u64 {
         let before = self.resident_bytes();
-        let covered: Vec<u64> = self
-            .staged
-            .values()
-            .flat_map(|run| run.range.start.div_ceil(BUFFER_BYTES)..run.range.end / BUFFER_BYTES)
-            .collect();
-        covered.iter().for_each(|index| drop(self.buffers.remove(index)));
+        let mut sent = RangeSet::default();
+        self.staged.values().for_each(|run| sent.insert(run.range.clone()));
+        let mut touched: Vec<u64> = self.staged.values().flat_map(|run| self.buffers_under(&run.range)).collect();
+        touched.dedup();
+        for index in touched {
+            let held: Vec<Range<u64>> = self.dirty.within(&buffer_range(index)).collect();
+            if held.iter().all(|part| sent.covers(part)) {
+                self.buffers.remove(&index);
+                self.dirty.remove(buffer_range(index));
+                held.into_iter().for_each(|part| self.away.insert(part));
+            }
+        }
         before - self.resident_bytes()
     }
+}
+
+/// The bytes of the file that buffer `index` covers.
+fn buffer_range(index: u64) -> Range<u64> {
+    index * BUFFER_BYTES..(index + 1) * BUFFER_BYTES
 }
 
 /// Lets a request body keep a dirty buffer alive.
@@ -430,3 +490,6 @@ fn split(range: &Range<u64>) -> impl Iterator<Item = (u64, Range<u64>)> + use<> 
         (index, range.start.max(start) - start..range.end.min(start + BUFFER_BYTES) - start)
     })
 }
+
+#[cfg(test)]
+mod tests;

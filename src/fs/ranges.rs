@@ -46,6 +46,19 @@ impl RangeSet {
         }
     }
 
+    /// Where the last range ends; 0 for the empty set.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.ranges.last_key_value().map_or(0, |(_, &end)| end)
+    }
+
+    /// The positions of `range` that are in the set, in order.
+    pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'_> {
+        let (start, end) = (range.start, range.end);
+        let cut = move |met: Range<u64>| met.start.max(start)..met.end.min(end);
+        self.overlapping(range).map(cut).filter(|part| !part.is_empty())
+    }
+
     /// Whether every position of `range` is in the set.
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
@@ -53,7 +66,7 @@ impl RangeSet {
     }
 
     /// The ranges that meet `range`, whole, in order.
-    pub fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub fn overlapping(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'_> {
         let first = self.ranges.range(..range.start).next_back().filter(|(_, end)| **end > range.start);
         let end = range.end.max(range.start);
         first.into_iter().chain(self.ranges.range(range.start..end)).map(|(&start, &end)| start..end)
@@ -85,12 +98,15 @@ mod tests {
                 let ranges: Vec<_> = set.overlapping(&(0..u64::MAX)).collect();
                 let positions: BTreeSet<u64> = ranges.iter().cloned().flatten().collect();
                 prop_assert_eq!(&positions, &model);
+                prop_assert_eq!(set.end(), model.last().map_or(0, |last| last + 1));
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "not the fewest: {:?}", ranges);
                 for probe in 0..70u64 {
                     let probed = probe..probe + 5;
                     prop_assert_eq!(set.covers(&probed), probed.clone().all(|position| model.contains(&position)));
                     let met = set.overlapping(&probed).next().is_some();
                     prop_assert_eq!(met, probed.clone().any(|position| model.contains(&position)));
+                    let within: BTreeSet<u64> = set.within(&probed).flatten().collect();
+                    prop_assert_eq!(within, probed.filter(|position| model.contains(position)).collect::<BTreeSet<u64>>());
                 }
             }
         }

@@ -4,7 +4,6 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Error, FileSystem, HandleId, Result,
-    handle::FileHandle,
     inode::{Base, Inode, State},
     overlay::{Overlay, Segment},
 };
@@ -147,7 +146,12 @@ impl FileSystem {
 
     /// The version under a read is gone from the service: fine when it was our own commit (the read is tried again) or
     /// the same bytes under a new ETag; ESTALE else.
-    async fn follow(self: &Arc<Self>, inode: &Arc<Inode>, base: Option<&Arc<Base>>, error: blob::Error) -> Result<()> {
+    pub(super) async fn follow(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        base: Option<&Arc<Base>>,
+        error: blob::Error,
+    ) -> Result<()> {
         if has_moved_on(inode, base) {
             return Ok(());
         }
@@ -158,19 +162,6 @@ impl FileSystem {
             return Ok(());
         }
         Err(Error::from_store("another client has replaced the open file", error).with_errno(libc::ESTALE))
-    }
-
-    /// SEEK_DATA and SEEK_HOLE know of no holes: what is not written is zeros, which programs may read as data.
-    ///
-    /// # Errors
-    /// ENXIO behind the end of the file, EBADF.
-    pub fn seek(&self, handle: HandleId, offset: u64, hole: bool) -> Result<u64> {
-        let handle: Arc<FileHandle> = self.handles.file(handle)?;
-        let size = handle.inode.state.lock().size();
-        if offset >= size {
-            return Err(Error::new(libc::ENXIO, "behind the end of the file"));
-        }
-        Ok(if hole { size } else { offset })
     }
 }
 

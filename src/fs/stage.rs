@@ -87,7 +87,13 @@ impl Writer {
         // Half of the ids that there can be: a free one is found at once.
         let ids = 1usize.checked_shl(8 * id_length.min(4) as u32).map_or(usize::MAX, |ids| ids / 2);
         let limits = Limits { list_blocks: limits.list_blocks.min(ids), ..limits };
-        if self.no_copies.load(Ordering::Relaxed) { limits.without_copies() } else { limits }
+        if self.can_copy() { limits } else { limits.without_copies() }
+    }
+
+    /// Whether the service can copy blocks, as far as it is known.
+    #[must_use]
+    pub fn can_copy(&self) -> bool {
+        !self.no_copies.load(Ordering::Relaxed)
     }
 
     /// Remembers that the service cannot copy blocks.

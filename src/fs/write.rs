@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
+    handle::FileHandle,
     inode::{Fate, Inode},
     overlay::{Overlay, WriteRefused},
     spool::SpoolFile,
@@ -24,52 +25,135 @@ const SPILL_BYTES: u64 = 8 << 20;
 /// How long a writer waits for memory that others hold before it looks again whether it can make room itself.
 const MEMORY_LOOK: Duration = Duration::from_millis(50);
 
+/// How one write is to be done. Not only the flags of open(2) say it: fcntl(2) changes them, and pwritev2(2) has its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteMode {
+    /// At the end of the file, wherever that is when the bytes land (O_APPEND).
+    pub append: bool,
+    /// Returns only once it is on the service (O_SYNC, O_DSYNC, RWF_SYNC, RWF_DSYNC).
+    pub synchronous: bool,
+    /// Written by the kernel out of its page cache, where a mapping changed it: never grows the file, which was cut behind
+    /// the kernel's back where the page reaches further.
+    pub page: bool,
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// To this offset.
+    At(u64),
+    /// To the end of the file, decided when the bytes land: two appends at once never overlap.
+    End,
+    /// To this offset, as far as the file reaches when the bytes land.
+    Inside(u64),
+}
+
+impl Place {
+    /// Where `length` bytes land in a file of `size` bytes.
+    fn range(self, size: u64, length: usize) -> Range<u64> {
+        let behind = |start: u64| start.saturating_add(length as u64);
+        match self {
+            Self::At(offset) => offset..behind(offset),
+            Self::End => size..behind(size),
+            Self::Inside(offset) => offset.min(size)..behind(offset).min(size),
+        }
+    }
+}
+
+/// The outcome of a call on `handle` that may have committed on its way: a failure that it returns is told by that.
+pub(super) fn told<T>(handle: &FileHandle, outcome: Result<T>) -> Result<T> {
+    if outcome.is_err() {
+        handle.heard.store(handle.inode.state.lock().errors.sequence(), Ordering::Relaxed);
+    }
+    outcome
+}
+
+/// EFBIG for a file that would end at `end`.
+pub(super) fn check_size(end: u64) -> Result<()> {
+    match end <= FILE_BYTES_MAX {
+        true => Ok(()),
+        false => Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes"))),
+    }
+}
+
 impl FileSystem {
     /// write(2): all of `data` at `offset` (at the end, for a handle in append mode).
     ///
     /// # Errors
-    /// EBADF, EROFS, EFBIG; ESTALE when another client has replaced the version that is open; what a commit says where
-    /// one was needed to make room.
+    /// As [`Self::write_as`].
     pub async fn write(self: &Arc<Self>, caller: &Caller, handle: HandleId, offset: u64, data: &[u8]) -> Result<u32> {
+        let access = self.handles.file(handle)?.access;
+        let mode = WriteMode { append: access.append, synchronous: access.synchronous, page: false };
+        self.write_as(caller, handle, offset, data, mode).await
+    }
+
+    /// write(2) in the mode of this one call. Readers see all of `data` or nothing of it; appends follow each other.
+    ///
+    /// # Errors
+    /// EBADF, EROFS, EFBIG; ESTALE when another client has replaced the version that is open; ENOSPC where there is no
+    /// place for what cannot be committed; what a commit says where one was needed to make room.
+    pub async fn write_as(
+        self: &Arc<Self>,
+        caller: &Caller,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> Result<u32> {
+        let count = u32::try_from(data.len());
+        let count = count.map_err(|_| Error::new(libc::EINVAL, "a single write is at most 4 GiB"))?;
         self.check_writable(caller)?;
         let handle = self.handles.file(handle)?;
         let inode = &handle.inode;
-        let offset = if handle.access.append { inode.state.lock().size() } else { offset };
-        let range = offset..offset.saturating_add(data.len() as u64);
-        if range.end > FILE_BYTES_MAX {
-            return Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes")));
+        let place = match mode {
+            WriteMode { append: true, .. } => Place::End,
+            WriteMode { page: true, .. } => Place::Inside(offset),
+            _ => Place::At(offset),
+        };
+        if data.is_empty() {
+            return Ok(count);
         }
-        let written = self.write_layer(inode, &range, data).await;
-        if written.is_err() {
-            handle.heard.store(inode.state.lock().errors.sequence(), Ordering::Relaxed);
-        }
-        written?;
+        let range = told(&handle, self.write_layer(inode, place, data).await)?;
         self.stage_behind(inode, &range);
-        self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
-        if handle.access.synchronous {
+        // The kernel has put the bytes into its pages where it believed the end to be.
+        let misled = mode.append && range.start != offset;
+        self.views.invalidate((!misled).then_some(&*caller.view), &Invalidation::Data(inode.number));
+        if mode.synchronous {
             self.commit_for(&handle).await?;
         }
-        u32::try_from(data.len()).map_err(|_| Error::new(libc::EINVAL, "a single write is at most 4 GiB"))
+        Ok(count)
     }
 
-    async fn write_layer(self: &Arc<Self>, inode: &Arc<Inode>, range: &Range<u64>, data: &[u8]) -> Result<()> {
+    /// Puts `data` into the top layer; returns where it landed. All of it, but with [`Place::Inside`].
+    pub(super) async fn write_layer(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        place: Place,
+        data: &[u8],
+    ) -> Result<Range<u64>> {
         let mut buffers = BTreeMap::new();
         loop {
-            let refused = {
+            let (range, outcome) = {
                 let mut state = inode.state.lock();
-                let outcome = state.overlay_mut().write(range.start, data, &mut buffers);
+                let range = place.range(state.size(), data.len());
+                check_size(range.end)?;
+                let landing = &data[..data.len().min((range.end - range.start) as usize)];
+                if landing.is_empty() {
+                    return Ok(range);
+                }
+                let outcome = state.overlay_mut().write(range.start, landing, &mut buffers);
                 if outcome.is_ok() {
                     state.touch();
                 }
-                outcome
+                (range, outcome)
             };
-            match refused {
-                Ok(()) => return Ok(()),
+            match outcome {
+                Ok(()) => return Ok(range),
                 Err(WriteRefused::NotResident) => self.commit(inode).await?,
                 Err(WriteRefused::Spool(error)) => {
                     return Err(Error::new(libc::EIO, format!("cannot read the spool: {error}")));
                 }
-                Err(WriteRefused::BuffersWanted) => self.fetch_buffers(inode, range, &mut buffers).await?,
+                Err(WriteRefused::BuffersWanted) => self.fetch_buffers(inode, &range, &mut buffers).await?,
             }
         }
     }
@@ -180,9 +264,7 @@ impl FileSystem {
         if inode.directory.is_some() {
             return Err(Error::new(libc::EISDIR, "a directory has no size to set"));
         }
-        if size > FILE_BYTES_MAX {
-            return Err(Error::new(libc::EFBIG, format!("a file has at most {FILE_BYTES_MAX} bytes")));
-        }
+        check_size(size)?;
         if !open && self.must_revalidate(inode) {
             self.revalidate(inode).await?;
         }

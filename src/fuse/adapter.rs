@@ -14,12 +14,12 @@ use fuser::{
 };
 
 use crate::{
-    fs::{Access, Caller, DirectoryEntry, Entry, Error, FileSystem, HandleId, Result, SetAttr, View},
+    fs::{Access, Allocation, Caller, DirectoryEntry, Entry, Error, FileSystem, HandleId, Result, Seek, SetAttr, View},
     sync::Arc,
 };
 
 use super::{
-    convert::{asks_nothing, bare_attr, caller, file_attr, file_type, number, rename_mode, set_time},
+    convert::{asks_nothing, bare_attr, caller, file_attr, file_type, number, rename_mode, set_time, write_mode},
     dispatch::Dispatch,
     mount::REQUEST_BYTES_MAX,
     open_handles::OpenHandles,
@@ -258,14 +258,14 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         // The thread's receive buffer is wanted for the next request; a write may have to wait for memory.
-        let ((fs, caller), data) = (self.context(request), data.to_vec());
-        let work = async move { fs.write(&caller, HandleId(handle.0), offset, &data).await };
+        let ((fs, caller), data, mode) = (self.context(request), data.to_vec(), write_mode(write_flags, flags));
+        let work = async move { fs.write_as(&caller, HandleId(handle.0), offset, &data, mode).await };
         self.dispatch.start("write", reply, work, ReplyWrite::written);
     }
 
@@ -374,14 +374,53 @@ impl Filesystem for Adapter {
         let fs = Arc::clone(&self.fs);
         let work = async move {
             let offset = u64::try_from(offset).map_err(|_| Error::new(libc::ENXIO, "before the file"))?;
-            let found = fs.seek(HandleId(handle.0), offset, whence == libc::SEEK_HOLE)?;
+            let found = fs.seek(HandleId(handle.0), offset, Seek::from_whence(whence)?)?;
             i64::try_from(found).map_err(|_| Error::new(libc::EOVERFLOW, "the offset has no name"))
         };
         self.dispatch.start("lseek", reply, work, ReplyLseek::offset);
     }
 
-    // What we do not have. The kernel remembers ENOSYS and asks no more; programs see EOPNOTSUPP, or the kernel does it by
-    // reading and writing (copy_file_range).
+    fn fallocate(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, caller) = self.context(request);
+        let work = async move {
+            let range = offset..offset.saturating_add(length);
+            fs.allocate(&caller, HandleId(handle.0), range, Allocation::from_mode(mode)?).await
+        };
+        self.dispatch.start("fallocate", reply, work, answer_done);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        _to_inode: INodeNo,
+        to_handle: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (fs, caller) = self.context(request);
+        let (from, to) = ((HandleId(handle.0), offset), (HandleId(to_handle.0), to_offset));
+        let work = async move { fs.copy_range(&caller, from, to, length).await };
+        self.dispatch.spawn("copy_file_range", reply, work, |reply, copied| {
+            // One call copies far less than 4 GiB; the answer has no more bits.
+            reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
+        });
+    }
+
+    // What we do not have. The kernel remembers ENOSYS and asks no more; programs see EOPNOTSUPP.
 
     fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
@@ -405,35 +444,6 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn fallocate(
-        &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn copy_file_range(
-        &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _to_inode: INodeNo,
-        _to_handle: FileHandle,
-        _to_offset: u64,
-        _length: u64,
-        _flags: CopyFileRangeFlags,
-        reply: ReplyWrite,
-    ) {
         reply.error(Errno::ENOSYS);
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use fuser::{FileAttr, FileType, INodeNo, RenameFlags, Request, TimeOrNow};
+use fuser::{FileAttr, FileType, INodeNo, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags};
 
 use crate::{
-    fs::{Attr, Caller, Error, InodeNumber, Kind, RenameMode, Result, SetAttr, SetTime, View},
+    fs::{Attr, Caller, Error, InodeNumber, Kind, RenameMode, Result, SetAttr, SetTime, View, WriteMode},
     sync::Arc,
 };
 
@@ -90,6 +90,17 @@ pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
         Ok(RenameMode::NoReplace)
     } else {
         Err(Error::new(libc::EINVAL, format!("rename with flags {flags} is not supported")))
+    }
+}
+
+/// The flags are those of the open file at this call, with what pwritev2(2) adds (fs/fuse/file.c, fuse_write_flags). A page
+/// is written through any handle of the inode that may write: the flags of that handle do not concern it.
+pub(super) fn write_mode(write_flags: WriteFlags, flags: OpenFlags) -> WriteMode {
+    let page = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+    WriteMode {
+        append: !page && flags.0 & libc::O_APPEND != 0,
+        synchronous: !page && flags.0 & libc::O_DSYNC != 0,
+        page,
     }
 }
 

@@ -88,7 +88,7 @@ impl FileSystem {
     }
 
     /// The committed blocks of `base`, asked for once.
-    async fn committed_blocks(
+    pub(in crate::fs) async fn committed_blocks(
         &self,
         inode: &Inode,
         name: &BlobName,
