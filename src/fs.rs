@@ -9,7 +9,8 @@
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | how names change | `create`, `remove`, `rename` |
-//! | who sees what | `view`, `attributes`, `attr` |
+//! | who sees what | `view`, `attributes`, `attr`, `xattr` |
+//! | who keeps whom out | `lock` |
 //!
 //! Every operation is a future that is ready at its first poll whenever nothing has to be asked of the service or waited
 //! for. So an adapter polls once on the thread that brought the request, answers there, and gives only what is pending
@@ -33,6 +34,7 @@ mod inode;
 mod last_close;
 mod latch;
 mod list;
+mod lock;
 mod lookup;
 mod lost_found;
 mod name;
@@ -49,6 +51,7 @@ mod stage;
 mod table;
 mod view;
 mod write;
+mod xattr;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -63,11 +66,13 @@ pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};
 pub use last_close::SetAside;
 pub use list::DirectoryEntry;
+pub use lock::{LockCall, LockHolder, LockRequest};
 pub use read::ReadData;
 pub use rename::RenameMode;
 pub use seek::Seek;
 pub use view::{Caller, Invalidation, InvalidationQueue, View, ViewSettings};
 pub use write::WriteMode;
+pub use xattr::SetXattr;
 
 use crate::{
     blob::{BlobName, BlobStore},
@@ -162,6 +167,8 @@ pub struct FileSystem {
     checked_opens: open::CheckedOpens,
     /// Files moved to lost+found.
     set_aside_count: AtomicU64,
+    link_refusal: std::sync::Once,
+    locks: lock::Locks,
 }
 
 impl FileSystem {
@@ -185,6 +192,8 @@ impl FileSystem {
             writer: stage::Writer::new(),
             checked_opens: open::CheckedOpens::default(),
             set_aside_count: AtomicU64::new(0),
+            link_refusal: std::sync::Once::new(),
+            locks: lock::Locks::default(),
         });
         file_system.load_root().await?;
         Ok(file_system)
@@ -198,6 +207,7 @@ impl FileSystem {
     /// Ends a view, once its kernel sends no more requests; its lookups are given back.
     pub fn remove_view(&self, view: &View) {
         self.views.remove(view);
+        self.end_locks(view);
         for (number, count) in view.forget_all() {
             self.table.release(number, count);
         }

@@ -6,8 +6,10 @@
 //! | `connection` | the kernel's side of a mounted session: its device number, tuning, abort |
 //! | [`session`](Session) | threads that serve one mount; unmounting without losing data |
 //! | `adapter` | one short method a request |
+//! | `listed` | readdirplus: entries with their attributes |
 //! | `convert` | the kernel's types to ours and back |
 //! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
+//! | `lock_caller` | which call a locking thread is in, and whether a signal ends its wait |
 //! | `open_handles` | what one kernel has open, to release what it forgets at the end |
 //! | `notifier` | tells the kernel what changed behind its back |
 //!
@@ -18,6 +20,8 @@ mod connection;
 mod convert;
 mod dispatch;
 mod error;
+mod listed;
+mod lock_caller;
 mod mount;
 mod notifier;
 mod open_handles;

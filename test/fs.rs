@@ -9,15 +9,21 @@ mod support;
 mod allocate;
 #[path = "fs/append.rs"]
 mod append;
+#[path = "fs/attributes.rs"]
+mod attributes;
 #[path = "fs/copy_range.rs"]
 mod copy_range;
 #[path = "fs/core.rs"]
 mod core;
 #[path = "fs/layouts.rs"]
 mod layouts;
+#[path = "fs/locks.rs"]
+mod locks;
 #[path = "fs/model.rs"]
 mod model;
 #[path = "fs/reading.rs"]
 mod reading;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
+#[path = "fs/xattrs.rs"]
+mod xattrs;

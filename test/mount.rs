@@ -2,14 +2,17 @@
 //!
 //! | file | claim |
 //! |---|---|
+//! | `posix` | pjdfstest passes |
 //! | `programs` | git, cp, tar, sqlite3 and fio work; what they wrote is what other clients read |
 //! | `azurite` | the same on a service that we did not write |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
 //! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
 //! | `work` | rsync and longer work of git, with modes and times |
+//! | `xattrs` | extended attributes, as programs use them |
 //! | `failures` | what cannot be mounted says why and how to mend it, soon, and leaves nothing behind |
 //! | `crash` | what was acknowledged survives kill -9 |
+//! | `locks` | flock and fcntl between programs |
 //! | `memory` | memory stays inside the budget |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `ending` | every orderly end saves first |
@@ -27,18 +30,24 @@ mod data;
 mod ending;
 #[path = "mount/failures.rs"]
 mod failures;
+#[path = "mount/locks.rs"]
+mod locks;
 #[path = "mount/memory.rs"]
 mod memory;
 #[path = "mount/names.rs"]
 mod names;
 #[path = "mount/overwrites.rs"]
 mod overwrites;
+#[path = "mount/posix.rs"]
+mod posix;
 #[path = "mount/programs.rs"]
 mod programs;
 #[path = "mount/versions.rs"]
 mod versions;
 #[path = "mount/work.rs"]
 mod work;
+#[path = "mount/xattrs.rs"]
+mod xattrs;
 
 use harness::World;
 

@@ -238,6 +238,12 @@ impl BlobStore for AzureStore {
         &self.shared.identity
     }
 
+    fn url(&self, name: &BlobName) -> String {
+        // A literal `%2F` in a name is `%252F` here: only slashes become plain.
+        let url = self.shared.location.blob_url(name).map(|url| String::from(url).replace("%2F", "/"));
+        url.unwrap_or_else(|| format!("{}/{name}", self.shared.identity))
+    }
+
     async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download> {
         get::get(self, name, range, condition).await
     }

@@ -218,6 +218,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Identity for cache keys and messages: `host/account/container`. Equal text, equal container.
     fn identity(&self) -> &str;
 
+    /// URL of a blob, without a credential, for people and other tools.
+    fn url(&self, name: &BlobName) -> String {
+        format!("{}/{name}", self.identity())
+    }
+
     /// Reads `range` of a blob. A range behind the end delivers nothing and is no error.
     ///
     /// # Errors

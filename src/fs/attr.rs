@@ -91,7 +91,7 @@ impl SetAttr {
     }
 
     /// Changes `state` as asked, with ctime.
-    fn apply(&self, state: &mut State) {
+    fn apply(&self, kind: Kind, state: &mut State) {
         let now = SystemTime::now();
         let time = |wanted| match wanted {
             SetTime::Now => now,
@@ -104,6 +104,10 @@ impl SetAttr {
         attributes.atime = self.atime.map(time).or(attributes.atime);
         attributes.mtime = self.mtime.map(time).or(attributes.mtime);
         attributes.ctime = Some(now);
+        // A kernel that leaves this to us (FUSE_HANDLE_KILLPRIV_V2) says no mode; the others say the one without the bits.
+        if kind != Kind::Directory && self.mode.is_none() && (self.uid.is_some() || self.gid.is_some()) {
+            attributes.drop_set_ids();
+        }
         state.attributes_dirty = true;
     }
 }
@@ -115,6 +119,16 @@ impl FileSystem {
     /// ESTALE when the inode is gone or has become somebody else's version, so that the kernel looks the name up again;
     /// what the service says when it must be asked.
     pub async fn getattr(self: &Arc<Self>, caller: &Caller, number: InodeNumber) -> Result<(Attr, Duration)> {
+        let inode = self.current(number).await?;
+        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+    }
+
+    /// The inode of `number`, after asking whether its version is still the one under its name where what we know is too
+    /// old.
+    ///
+    /// # Errors
+    /// As [`Self::getattr`].
+    pub(super) async fn current(self: &Arc<Self>, number: InodeNumber) -> Result<Arc<Inode>> {
         let inode = self.inode(number)?;
         let in_use = |state: &State| state.opened > 0;
         if inode.kind == Kind::File && self.must_revalidate(&inode) {
@@ -126,7 +140,7 @@ impl FileSystem {
         } else if inode.state.lock().fate == Fate::Replaced && !in_use(&inode.state.lock()) {
             return Err(Error::new(libc::ESTALE, "another client's version has taken the name"));
         }
-        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+        Ok(inode)
     }
 
     /// chmod(2), chown(2), utimensat(2), truncate(2) and ftruncate(2).
@@ -145,19 +159,43 @@ impl FileSystem {
         let was_dirty = inode.state.lock().is_dirty();
         if let Some(size) = change.size {
             self.truncate(caller, &inode, size, handle.is_some()).await?;
+            // The kernel says whether the caller may keep the bits, but not to us: who is root may.
+            if caller.uid != 0 {
+                inode.state.lock().drop_set_ids();
+            }
         }
         if change.has_attributes() {
-            change.apply(&mut inode.state.lock());
+            change.apply(inode.kind, &mut inode.state.lock());
         }
-        // While a program has it open for writing, the change rides along with the commit at its close.
+        self.save_attributes(caller, &inode, was_dirty).await?;
+        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+    }
+
+    /// Takes the setuid and setgid bits away before a write by somebody who may not keep them.
+    ///
+    /// # Errors
+    /// EBADF.
+    pub fn drop_set_ids(&self, handle: HandleId) -> Result<()> {
+        self.handles.file(handle)?.inode.state.lock().drop_set_ids();
+        Ok(())
+    }
+
+    /// Sends changed attributes, unless a program has the file open for writing: then they ride along with the commit
+    /// at its close. `was_dirty`: there was something to send before the change.
+    pub(super) async fn save_attributes(
+        self: &Arc<Self>,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        was_dirty: bool,
+    ) -> Result<()> {
         let at_once = inode.state.lock().writers == 0;
-        if number == ROOT {
+        if inode.number == ROOT {
             inode.state.lock().attributes_dirty = false;
         } else if at_once {
-            self.commit_change(&inode, was_dirty).await?;
+            self.commit_change(inode, was_dirty).await?;
         }
-        self.views.invalidate(Some(&caller.view), &super::Invalidation::Attributes(number));
-        Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
+        self.views.invalidate(Some(&caller.view), &super::Invalidation::Attributes(inode.number));
+        Ok(())
     }
 
     /// statfs(2): the volume's capacity. What is in use is not known without a walk, so all of it shows as free.
@@ -180,9 +218,9 @@ impl FileSystem {
         let directory = inode.kind == Kind::Directory;
         let default_mode = if directory { settings.dir_mode } else { settings.file_mode };
         let mode = if inode.kind == Kind::Symlink { 0o777 } else { carried.mode.unwrap_or(default_mode) };
-        let links = match (state.fate, directory) {
-            (Fate::Linked, true) => 2,
-            (Fate::Linked, false) => 1,
+        let links = match (state.fate, &inode.directory) {
+            (Fate::Linked, Some(known)) => directory_links(known.subdirectories(self.fresh_for())),
+            (Fate::Linked, None) => 1,
             _ => 0,
         };
         Attr {
@@ -209,4 +247,16 @@ impl FileSystem {
             _ => fresh_for.min(FOREVER),
         }
     }
+}
+
+impl State {
+    fn drop_set_ids(&mut self) {
+        self.attributes_dirty |= self.attributes.drop_set_ids();
+    }
+}
+
+/// The names of a directory: its own, its `.`, and the `..` of each directory in it. 1 where those are not counted, which
+/// would take a listing: find(1) and fts(3) then look at every entry (as on Btrfs, which always says 1).
+fn directory_links(subdirectories: Option<usize>) -> u32 {
+    subdirectories.map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2))
 }

@@ -19,6 +19,18 @@ const GROUP: &str = "posix_group";
 const MODIFIED: &str = "modtime";
 const ACCESSED: &str = "posix_atime";
 const CHANGED: &str = "posix_ctime";
+/// Names beside those above that other tools use for what is no extended attribute: AzCopy's other POSIX properties
+/// (common/unixStatAdapter.go), and `owner` and `group`, which blobfuse2 and hierarchical accounts write.
+const FOREIGN: [&str; 5] = ["owner", "group", "is_block_dev", "is_character_dev", "is_directory"];
+/// AzCopy's other names begin so (`posix_nlink`, `posix_rdev`, `linux_btime`, `linux_attribute`, ...).
+const FOREIGN_HEADS: [&str; 2] = ["posix_", "linux_"];
+
+/// Whether a metadata name is used by this file system, or by other tools for attributes of the same sort.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    let ours = [DIRECTORY_MARK, SYMLINK_MARK, FIFO_MARK, SOCKET_MARK, PERMISSIONS, MODIFIED];
+    ours.contains(&name) || FOREIGN.contains(&name) || FOREIGN_HEADS.iter().any(|head| name.starts_with(head))
+}
 
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +120,24 @@ impl Attributes {
             atime: time(ACCESSED),
             ctime: time(CHANGED),
         }
+    }
+
+    /// Those that take the most room in metadata.
+    #[must_use]
+    pub fn longest() -> Self {
+        // The last nanosecond that fits in 64 bits of seconds would be longer, but no kernel has it: year 9999.
+        let time = SystemTime::UNIX_EPOCH.checked_sub(Duration::new(253_402_300_799, 999_999_999));
+        Self { mode: Some(0o7777), uid: Some(u32::MAX), gid: Some(u32::MAX), mtime: time, atime: time, ctime: time }
+    }
+
+    /// Takes setuid away, and setgid where the group may execute, as a change by somebody without the right to keep
+    /// them does (setattr_should_drop_suidgid in fs/attr.c of the kernel). `false` when there was none.
+    pub fn drop_set_ids(&mut self) -> bool {
+        let Some(mode) = self.mode else { return false };
+        let executable = mode & libc::S_IXGRP != 0;
+        let kept = mode & !(libc::S_ISUID | if executable { libc::S_ISGID } else { 0 });
+        self.mode = Some(kept);
+        kept != mode
     }
 
     /// Writes them into `metadata`, with the mark of `kind`; names that are not ours stay.

@@ -26,7 +26,7 @@ use super::{
     Error, FileSystem, Result,
     attributes::Attributes,
     handle::FileHandle,
-    inode::{Base, Fate, Inode, Refusal},
+    inode::{Base, Carried, Fate, Inode, Refusal},
     lookup::has_same_bytes,
     overlay::Overlay,
 };
@@ -143,14 +143,14 @@ impl FileSystem {
     async fn commit_layer(self: &Arc<Self>, inode: &Arc<Inode>, layer: &Arc<Overlay>) -> Result<()> {
         let name = self.blob_name(inode)?;
         for _ in 0..ADOPTIONS_MAX {
-            let (base, attributes) = {
+            let (base, carried) = {
                 let state = inode.state.lock();
-                (state.base.clone(), state.attributes)
+                (state.base.clone(), state.carried())
             };
-            let options = write_options(inode, base.as_deref(), &attributes);
+            let options = write_options(inode, base.as_deref(), &carried);
             match self.send_layer(inode, &name, layer, base.as_ref(), &options).await {
                 Ok((committed, blocks)) => {
-                    self.finish_layer(inode, &name, layer, &committed, blocks, options, &attributes);
+                    self.finish_layer(inode, &name, layer, &committed, blocks, options, &carried);
                     // What was written meanwhile had to wait for the end of this commit.
                     self.stage_complete(inode);
                     return Ok(());
@@ -278,9 +278,10 @@ fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
     Ok(if state.attributes_dirty { Work::Attributes } else { Work::Done })
 }
 
-fn write_options(inode: &Inode, base: Option<&Base>, attributes: &Attributes) -> WriteOptions {
+fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carried) -> WriteOptions {
     let mut metadata = base.map(|base| base.properties.metadata.clone()).unwrap_or_default();
-    attributes.write_to(inode.kind, &mut metadata);
+    carried.metadata_changes.apply(&mut metadata);
+    carried.attributes.write_to(inode.kind, &mut metadata);
     WriteOptions {
         condition: base.map_or(Condition::Absent, |base| Condition::Match(base.properties.etag.clone())),
         metadata,

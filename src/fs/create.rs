@@ -2,7 +2,8 @@
 //!
 //! A new file costs no request until it is closed, except under O_EXCL, which must be exact between nodes: there one
 //! conditional Put Blob decides who made it. In a directory that this mount has just made, even that waits for the
-//! commit, whose If-None-Match decides (DESIGN 10.2; `excl=strict` turns it off).
+//! commit, whose If-None-Match decides (DESIGN 10.2; `excl=strict` turns it off). A file that is opened only to be read
+//! (as lock files are) has no later commit: it is put at once.
 
 use std::{
     ffi::OsStr,
@@ -50,7 +51,7 @@ impl FileSystem {
                 let handle = self.open_file(caller, there.inode.number, access).await?;
                 return Ok((self.enter(&caller.view, &there.inode), handle));
             }
-            match self.make_file(caller, &directory, &name, mode, access.exclusive).await {
+            match self.make_file(caller, &directory, &name, mode, access).await {
                 // Another view of this mount made it just now: then it is opened.
                 Err(error) if error.errno == libc::EEXIST && !access.exclusive => {}
                 made => break made?,
@@ -78,7 +79,16 @@ impl FileSystem {
             libc::S_IFSOCK => Kind::Socket,
             _ => return Err(Error::new(libc::EPERM, "a blob cannot be a device")),
         };
-        self.make_blob(caller, parent, name, kind, mode, Bytes::new()).await
+        let made = self.make_blob(caller, parent, name, kind, mode, Bytes::new()).await?;
+        Ok(self.enter(&caller.view, &made.inode))
+    }
+
+    /// What link(2) is answered: a blob has one name. Said in the log once.
+    pub fn refuse_link(&self) -> Error {
+        self.link_refusal.call_once(|| {
+            tracing::warn!("a program asked for a hard link, which a blob cannot have: EPERM, now and from now on");
+        });
+        Error::new(libc::EPERM, "a blob cannot have a hard link")
     }
 
     /// symlink(2).
@@ -98,7 +108,9 @@ impl FileSystem {
                 format!("a link's target has at most {TARGET_BYTES_MAX} bytes"),
             ));
         }
-        self.make_blob(caller, parent, name, Kind::Symlink, 0o777, Bytes::copy_from_slice(target)).await
+        let target = Bytes::copy_from_slice(target);
+        let made = self.make_blob(caller, parent, name, Kind::Symlink, 0o777, target).await?;
+        Ok(self.enter(&caller.view, &made.inode))
     }
 
     /// mkdir(2): a marker blob, so that the directory is there while it is empty.
@@ -112,11 +124,11 @@ impl FileSystem {
         name: &OsStr,
         mode: u32,
     ) -> Result<Entry> {
-        let entry = self.make_blob(caller, parent, name, Kind::Directory, mode, Bytes::new()).await?;
-        if let Some(directory) = self.inode(entry.attr.number)?.directory.as_ref() {
+        let made = self.make_blob(caller, parent, name, Kind::Directory, mode, Bytes::new()).await?;
+        if let Some(directory) = &made.inode.directory {
             directory.set_own();
         }
-        Ok(entry)
+        Ok(self.enter(&caller.view, &made.inode))
     }
 
     /// readlink(2).
@@ -133,7 +145,7 @@ impl FileSystem {
     }
 
     /// The name to make, checked.
-    fn new_name(&self, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<String> {
+    pub(super) fn new_name(&self, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<String> {
         self.check_writable(caller)?;
         let component = self.naming.new_component(name)?;
         if parent == ROOT && component.text == RESERVED {
@@ -158,11 +170,11 @@ impl FileSystem {
         directory: &Arc<Inode>,
         name: &str,
         mode: u32,
-        exclusive: bool,
+        access: Access,
     ) -> Result<Held> {
         let attributes = self.new_attributes(caller, directory, Kind::File, mode);
         let own = directory.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
-        if exclusive && (self.settings.excl_strict || !own) {
+        if !access.write || (access.exclusive && (self.settings.excl_strict || !own)) {
             return self.put_new(directory, name, Kind::File, &attributes, Bytes::new()).await;
         }
         self.blob_at(directory, name)?; // Refuses a name too long now, not at close.
@@ -179,7 +191,7 @@ impl FileSystem {
         kind: Kind,
         mode: u32,
         body: Bytes,
-    ) -> Result<Entry> {
+    ) -> Result<Held> {
         let name = self.new_name(caller, parent, name)?;
         if self.existing(parent, &name).await?.is_some() {
             return Err(exists(&name));
@@ -188,7 +200,7 @@ impl FileSystem {
         let attributes = self.new_attributes(caller, &directory, kind, mode);
         let held = self.put_new(&directory, &name, kind, &attributes, body).await?;
         self.after_make(caller, &directory, &held.inode);
-        Ok(self.enter(&caller.view, &held.inode))
+        Ok(held)
     }
 
     /// Puts a blob that must not exist yet, and its inode.

@@ -18,7 +18,7 @@ use std::{
 use crate::sync::Mutex;
 
 use super::{attributes::Kind, inode::InodeNumber};
-use crate::blob::BlobProperties;
+use crate::blob::{BlobProperties, Committed};
 
 /// Names known to be absent are dropped all at once past this many: a bound on memory (about 100 bytes each), not on
 /// correctness.
@@ -58,7 +58,24 @@ pub enum Cursor {
 struct Slots {
     slots: Vec<Slot>,
     index: HashMap<Arc<str>, usize>,
+    /// Slots of directories that are not gone.
+    directories: usize,
     cursor: Cursor,
+}
+
+impl Slots {
+    /// The slot at `position` becomes another (or the same, gone).
+    fn replace(&mut self, position: usize, slot: Slot) {
+        let counts = |slot: &Slot| usize::from(slot.kind == Kind::Directory && !slot.gone);
+        self.directories = self.directories + counts(&slot) - counts(&self.slots[position]);
+        self.slots[position] = slot;
+    }
+
+    fn append(&mut self, slot: Slot) {
+        self.directories += usize::from(slot.kind == Kind::Directory && !slot.gone);
+        self.index.insert(Arc::clone(&slot.name), self.slots.len());
+        self.slots.push(slot);
+    }
 }
 
 /// One pass over the names of a directory.
@@ -74,7 +91,7 @@ impl Listing {
     /// A pass that begins now.
     #[must_use]
     pub fn begin() -> Arc<Self> {
-        let slots = Slots { slots: Vec::new(), index: HashMap::new(), cursor: Cursor::At(None) };
+        let slots = Slots { slots: Vec::new(), index: HashMap::new(), directories: 0, cursor: Cursor::At(None) };
         Arc::new(Self {
             started: Instant::now(),
             slots: Mutex::new(slots),
@@ -124,6 +141,13 @@ impl Listing {
         (found, position < slots.slots.len() || slots.cursor != Cursor::Done)
     }
 
+    /// How many directories it holds; `None` while there are more pages.
+    #[must_use]
+    fn directories(&self) -> Option<usize> {
+        let slots = self.slots.lock();
+        (slots.cursor == Cursor::Done).then_some(slots.directories)
+    }
+
     /// How many positions there are, gaps counted.
     #[must_use]
     pub fn positions(&self) -> usize {
@@ -134,12 +158,8 @@ impl Listing {
     pub fn put(&self, slot: Slot) {
         let mut slots = self.slots.lock();
         match slots.index.get(&slot.name).copied() {
-            Some(position) => slots.slots[position] = slot,
-            None => {
-                let position = slots.slots.len();
-                slots.index.insert(Arc::clone(&slot.name), position);
-                slots.slots.push(slot);
-            }
+            Some(position) => slots.replace(position, slot),
+            None => slots.append(slot),
         }
     }
 
@@ -153,8 +173,8 @@ impl Listing {
     pub fn remove(&self, name: &str) {
         let mut slots = self.slots.lock();
         if let Some(&position) = slots.index.get(name) {
-            slots.slots[position].gone = true;
-            slots.slots[position].properties = None;
+            let gone = Slot { gone: true, properties: None, ..slots.slots[position].clone() };
+            slots.replace(position, gone);
         }
     }
 }
@@ -204,6 +224,13 @@ impl Directory {
         known.own && known.listing.as_ref().is_some_and(|listing| is_fresh(listing.started, fresh_for))
     }
 
+    /// How many directories are in it, where all its names are known.
+    #[must_use]
+    pub fn subdirectories(&self, fresh_for: Duration) -> Option<usize> {
+        let known = self.known.lock();
+        known.listing.as_ref().filter(|listing| is_fresh(listing.started, fresh_for))?.directories()
+    }
+
     /// The listing to read now: the current one while it is fresh, else a new one, which becomes current.
     pub fn listing(&self, fresh_for: Duration) -> Arc<Listing> {
         let mut known = self.known.lock();
@@ -224,6 +251,23 @@ impl Directory {
         known.listing = None;
         known.absent.clear();
         known.own = false;
+    }
+
+    /// The directory was renamed with all below it: its names stay, and their blobs have the versions that `renewed` says,
+    /// by the name as it is shown.
+    pub fn renew(&self, renewed: impl Fn(&str) -> Option<Committed>) {
+        let known = self.known.lock();
+        let Some(listing) = &known.listing else { return };
+        let now = Instant::now();
+        for slot in &mut listing.slots.lock().slots {
+            let committed = renewed(&slot.name);
+            let properties = slot.properties.take().zip(committed);
+            slot.properties = properties.map(|(properties, committed)| {
+                let (etag, last_modified) = (committed.etag, committed.last_modified);
+                Arc::new(BlobProperties { etag, last_modified, ..BlobProperties::clone(&properties) })
+            });
+            slot.seen = now;
+        }
     }
 
     /// What is known of `name` and not older than `fresh_for`.

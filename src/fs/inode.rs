@@ -22,6 +22,7 @@ use super::{
     directory::Directory,
     latch::ErrorLatch,
     overlay::Overlay,
+    xattr::MetadataChanges,
 };
 use crate::{
     blob::{BlobName, BlobProperties, CommittedBlock},
@@ -65,12 +66,23 @@ impl Base {
     }
 }
 
+/// What a commit writes beside the bytes, as it was when the commit began.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// POSIX attributes.
+    pub attributes: Attributes,
+    /// Changes of other metadata.
+    pub metadata_changes: MetadataChanges,
+}
+
 /// What changes about an inode.
 #[derive(Debug)]
 pub struct State {
     /// POSIX attributes as they will be after the next commit.
     pub attributes: Attributes,
-    /// Whether they differ from those of `base`.
+    /// Changes of other metadata than theirs, over that of `base`.
+    pub metadata_changes: MetadataChanges,
+    /// Whether either differs from what `base` has.
     pub attributes_dirty: bool,
     /// The committed version; `None` while nothing of it is on the service.
     pub base: Option<Arc<Base>>,
@@ -148,6 +160,18 @@ impl State {
         self.is_dirty() || self.writers > 0
     }
 
+    /// What a commit that begins now writes beside the bytes.
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        Carried { attributes: self.attributes, metadata_changes: self.metadata_changes.clone() }
+    }
+
+    /// Once `sent` is on the service: whether anything changed since is left to a later commit.
+    pub fn note_carried(&mut self, sent: &Carried) {
+        self.metadata_changes.forget(&sent.metadata_changes);
+        self.attributes_dirty = self.attributes != sent.attributes || !self.metadata_changes.is_empty();
+    }
+
     /// Sets mtime and ctime to now: the data changed.
     pub fn touch(&mut self) {
         let now = SystemTime::now();
@@ -181,6 +205,7 @@ impl Inode {
         let checked = base.as_ref().map(|_| Instant::now());
         let state = State {
             attributes,
+            metadata_changes: MetadataChanges::default(),
             attributes_dirty: false,
             base,
             overlay: None,

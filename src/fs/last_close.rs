@@ -83,6 +83,7 @@ impl FileSystem {
             {
                 (state.overlay, state.committing, state.attributes_dirty) = (None, None, false);
                 state.attributes = super::attributes::Attributes::read_from(&base.properties.metadata);
+                state.metadata_changes = super::xattr::MetadataChanges::default();
                 state.checked = None;
             }
         }

@@ -11,7 +11,7 @@ use super::{
     attributes::Attributes,
     directory::{Answer, Slot},
     inode::{Base, Fate, Inode},
-    name::{HiddenReason, RESERVED},
+    name::{HiddenReason, NAME_BYTES_MAX, RESERVED},
 };
 use crate::{
     blob::{BlobName, BlobProperties, Condition, ETag, ErrorKind, ListRequest},
@@ -427,6 +427,8 @@ fn replaced_elsewhere() -> Error {
     Error::new(libc::ESTALE, "another client has replaced the blob")
 }
 
+/// A longer name than a program can create is not just absent, unless another client has made it.
 fn no_entry(name: &str) -> Error {
-    Error::new(libc::ENOENT, format!("there is no {name:?}"))
+    let errno = if name.len() > NAME_BYTES_MAX { libc::ENAMETOOLONG } else { libc::ENOENT };
+    Error::new(errno, format!("there is no {name:?}"))
 }

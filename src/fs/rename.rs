@@ -89,8 +89,8 @@ impl FileSystem {
     ) -> Result<()> {
         self.check_writable(caller)?;
         let source = self.resolve(parent, name).await?;
-        let component = self.naming.new_component(new_name)?;
-        let shown = new_name.to_str().unwrap_or(&component.text).to_owned();
+        let shown = self.new_name(caller, new_parent, new_name)?;
+        let component = self.naming.component(shown.as_ref())?;
         let target = self.existing(new_parent, &shown).await?;
         if let Some(target) = &target {
             if target.inode.number == source.inode.number {
@@ -281,7 +281,10 @@ impl FileSystem {
                 self.repoint(&inode, name, committed);
             }
             if let Some(known) = &inode.directory {
-                known.forget(); // Its listing speaks of the old versions.
+                known.renew(|name| {
+                    let component = self.naming.component(name.as_ref()).ok()?;
+                    moved.get(format!("{path}/{}", component.text).as_str()).map(|(_, committed)| (*committed).clone())
+                });
             }
             for (name, child) in self.table.children(inode.number) {
                 if let Ok(component) = self.naming.component(name.as_ref().as_ref()) {

@@ -92,6 +92,12 @@ impl View {
         &self.settings
     }
 
+    /// Its number, never used again within the life of the volume.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// What its kernel must be told.
     #[must_use]
     pub fn invalidations(&self) -> Arc<InvalidationQueue> {

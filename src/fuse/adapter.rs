@@ -9,24 +9,29 @@ use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, time::SystemTime}
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::{
-    fs::{Access, Allocation, Caller, DirectoryEntry, Entry, Error, FileSystem, HandleId, Result, Seek, SetAttr, View},
+    fs::{Access, Allocation, Caller, Entry, Error, FileSystem, HandleId, Seek, SetAttr, View},
     sync::Arc,
 };
 
 use super::{
-    convert::{asks_nothing, bare_attr, caller, file_attr, file_type, number, rename_mode, set_time, write_mode},
+    convert::{
+        asks_nothing, caller, file_attr, file_type, lock_request, lock_type, number, rename_mode, set_time, write_mode,
+        xattr_mode,
+    },
     dispatch::Dispatch,
+    listed::Listed,
+    lock_caller,
     mount::REQUEST_BYTES_MAX,
     open_handles::OpenHandles,
 };
 
 /// Entries asked for at a time: enough to fill a reply of most kernels, few enough not to be thrown away by the others.
-const ENTRIES_PER_REPLY: usize = 256;
+pub(super) const ENTRIES_PER_REPLY: usize = 256;
 
 /// Background requests (read-ahead, asynchronous reads and writes) that the kernel may have under way. fuser's default
 /// of 16 stops parallel readers; beyond this more only queue (a guess).
@@ -39,14 +44,19 @@ const STATFS_BLOCK_BYTES: u32 = 4096;
 const NAME_BYTES_MAX: u32 = 255;
 
 /// What we use where the kernel offers it, beside fuser's own defaults (asynchronous reads, large writes).
-/// FUSE_WRITEBACK_CACHE is never asked for (DESIGN 10.1): the kernel would then be the authority on size and times.
-const WANTED: [InitFlags; 6] = [
+/// FUSE_WRITEBACK_CACHE is never asked for (DESIGN 10.1): the kernel would then be the authority on size and times. Nor is
+/// FUSE_ATOMIC_O_TRUNC: the kernel looks for a running program behind an open with O_RDONLY | O_TRUNC after our reply
+/// (handle_truncate in fs/namei.c), when the program's bytes would be gone. With FUSE_HANDLE_KILLPRIV_V2 (Linux 5.11) the
+/// kernel does not ask for `security.capability` before each write.
+const WANTED: [InitFlags; 8] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_ASYNC_DIO,
     InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_POSIX_LOCKS,
+    InitFlags::FUSE_FLOCK_LOCKS,
 ];
 
 /// Serves one view of a volume to one kernel session.
@@ -71,6 +81,15 @@ fn answer_entry(reply: ReplyEntry, entry: Entry) {
 
 fn answer_done(reply: ReplyEmpty, (): ()) {
     reply.ok();
+}
+
+/// A value, or its length for who asks with no room.
+fn answer_xattr(reply: ReplyXattr, room: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(length) if room == 0 => reply.size(length),
+        Ok(length) if length <= room => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
 }
 
 impl Filesystem for Adapter {
@@ -201,8 +220,8 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        // A blob has one name. EPERM is what link(2) promises for file systems without hard links.
-        reply.error(Errno::EPERM);
+        let refused = self.fs.refuse_link();
+        reply.error(Errno::from_i32(refused.errno));
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -265,20 +284,29 @@ impl Filesystem for Adapter {
     ) {
         // The thread's receive buffer is wanted for the next request; a write may have to wait for memory.
         let ((fs, caller), data, mode) = (self.context(request), data.to_vec(), write_mode(write_flags, flags));
-        let work = async move { fs.write_as(&caller, HandleId(handle.0), offset, &data, mode).await };
+        let work = async move {
+            if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                fs.drop_set_ids(HandleId(handle.0))?;
+            }
+            fs.write_as(&caller, HandleId(handle.0), offset, &data, mode).await
+        };
         self.dispatch.start("write", reply, work, ReplyWrite::written);
     }
 
-    fn flush(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
-        let fs = Arc::clone(&self.fs);
-        let work = async move { fs.flush(HandleId(handle.0)).await };
+    fn flush(&self, request: &Request, inode: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
+        let (fs, caller) = self.context(request);
+        let work = async move {
+            let saved = fs.flush(HandleId(handle.0)).await;
+            fs.unlock_all(&caller, number(inode), owner.0);
+            saved
+        };
         self.dispatch.spawn("flush", reply, work, answer_done);
     }
 
     fn release(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -287,7 +315,11 @@ impl Filesystem for Adapter {
     ) {
         self.open.remove_file(HandleId(handle.0));
         let fs = Arc::clone(&self.fs);
-        let work = async move { fs.release(HandleId(handle.0)).await };
+        let work = async move {
+            let saved = fs.release(HandleId(handle.0)).await;
+            fs.unlock_handle(number(inode), HandleId(handle.0));
+            saved
+        };
         self.dispatch.spawn("release", reply, work, answer_done);
     }
 
@@ -420,32 +452,92 @@ impl Filesystem for Adapter {
         });
     }
 
-    // What we do not have. The kernel remembers ENOSYS and asks no more; programs see EOPNOTSUPP.
-
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn getlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let (fs, caller) = self.context(request);
+        let wanted = lock_request(inode, handle, owner, start..=end, kind, pid);
+        let work = async move { Ok(fs.lock_in_the_way(&caller, &wanted)) };
+        self.dispatch.start("getlk", reply, work, move |reply, found| match found {
+            Some(held) => reply.locked(*held.range.start(), *held.range.end(), lock_type(held.exclusive), held.pid),
+            None => reply.locked(start, end, libc::F_UNLCK, pid),
+        });
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn setlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, caller) = self.context(request);
+        let mut wanted = lock_request(inode, handle, owner, start..=end, kind, pid);
+        let work = async move {
+            if kind == libc::F_UNLCK {
+                fs.unlock(&caller, wanted.number, wanted.owner, &wanted.range);
+                return Ok(());
+            }
+            wanted.call = lock_caller::lock_call(caller.pid, &wanted.range).await;
+            if !wait {
+                return fs.lock(&caller, &wanted);
+            }
+            let given_up = lock_caller::given_up(caller.pid);
+            fs.lock_waiting(&caller, &wanted, given_up).await
+        };
+        self.dispatch.start("setlk", reply, work, answer_done);
+    }
+
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
+        let work = async move { fs.get_xattr(number(inode), name.as_bytes()).await };
+        self.dispatch.start("getxattr", reply, work, move |reply, value| answer_xattr(reply, size, &value));
+    }
+
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.list_xattrs(number(inode)).await };
+        self.dispatch.start("listxattr", reply, work, move |reply, names| answer_xattr(reply, size, &names));
     }
 
     fn setxattr(
         &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let ((fs, caller), name, value) = (self.context(request), name.to_owned(), value.to_vec());
+        let work =
+            async move { fs.set_xattr(&caller, number(inode), name.as_bytes(), &value, xattr_mode(flags)).await };
+        self.dispatch.spawn("setxattr", reply, work, answer_done);
     }
 
-    fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let ((fs, caller), name) = (self.context(request), name.to_owned());
+        let work = async move { fs.remove_xattr(&caller, number(inode), name.as_bytes()).await };
+        self.dispatch.spawn("removexattr", reply, work, answer_done);
     }
+
+    // What we do not have. The kernel remembers ENOSYS and asks no more; programs see EOPNOTSUPP.
 
     fn ioctl(
         &self,
@@ -473,70 +565,4 @@ impl Filesystem for Adapter {
     ) {
         reply.error(Errno::ENOSYS);
     }
-}
-
-/// A directory that is read together with the attributes of its entries.
-struct Listed {
-    context: (Arc<FileSystem>, Caller),
-    directory: INodeNo,
-    handle: HandleId,
-}
-
-impl Listed {
-    /// Entries from `offset`, with attributes for the first: where the listing has none, it is looked up. The others are
-    /// looked up only as they are put into the reply, since every entry in a reply counts as a lookup.
-    async fn entries_from(&self, mut offset: u64) -> Result<Vec<(DirectoryEntry, Option<Entry>)>> {
-        let (fs, caller) = &self.context;
-        loop {
-            let entries = fs.read_directory(self.handle, offset, ENTRIES_PER_REPLY).await?;
-            let mut entries = entries.into_iter().map(|entry| (entry, None)).peekable();
-            while let Some((first, found)) = entries.peek_mut() {
-                if is_dot(&first.name) {
-                    return Ok(entries.collect());
-                }
-                *found = match fs.enter_listed(caller, self.handle, first) {
-                    Some(entry) => Some(entry),
-                    None => fs.lookup(caller, number(self.directory), OsStr::new(first.name.as_ref())).await.ok(),
-                };
-                if found.is_some() {
-                    return Ok(entries.collect());
-                }
-                // Gone since it was listed.
-                offset = first.next_offset;
-                entries.next();
-                if entries.peek().is_none() {
-                    break;
-                }
-            }
-            if entries.peek().is_none() && fs.read_directory(self.handle, offset, 1).await?.is_empty() {
-                return Ok(Vec::new());
-            }
-        }
-    }
-
-    fn answer(&self, mut reply: ReplyDirectoryPlus, entries: Vec<(DirectoryEntry, Option<Entry>)>) {
-        let (fs, caller) = &self.context;
-        for (listed, found) in entries {
-            let (ttl, attr, entered) = if is_dot(&listed.name) {
-                // The kernel takes only name and number of these two, and counts no lookup.
-                let (ttl, attr) = bare_attr(listed.number, listed.kind);
-                (ttl, attr, None)
-            } else {
-                // What must be looked up at the service comes first in the next reply.
-                let Some(entry) = found.or_else(|| fs.enter_listed(caller, self.handle, &listed)) else { break };
-                (entry.ttl, file_attr(&entry.attr), Some(entry.attr.number))
-            };
-            if reply.add(attr.ino, listed.next_offset, listed.name.as_ref(), &ttl, &attr, Generation(0)) {
-                if let Some(number) = entered {
-                    fs.forget(&caller.view, number, 1);
-                }
-                break;
-            }
-        }
-        reply.ok();
-    }
-}
-
-fn is_dot(name: &str) -> bool {
-    name == "." || name == ".."
 }

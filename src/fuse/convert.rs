@@ -1,11 +1,19 @@
 //! The kernel's types to ours, and back.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
 
-use fuser::{FileAttr, FileType, INodeNo, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags};
+use fuser::{
+    FileAttr, FileHandle, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
+};
 
 use crate::{
-    fs::{Attr, Caller, Error, InodeNumber, Kind, RenameMode, Result, SetAttr, SetTime, View, WriteMode},
+    fs::{
+        Attr, Caller, Error, HandleId, InodeNumber, Kind, LockCall, LockRequest, RenameMode, Result, SetAttr, SetTime,
+        SetXattr, View, WriteMode,
+    },
     sync::Arc,
 };
 
@@ -79,6 +87,32 @@ fn as_the_kernel_meant(time: SystemTime) -> SystemTime {
 pub(super) fn asks_nothing(change: &SetAttr) -> bool {
     let SetAttr { mode, uid, gid, size, atime, mtime } = change;
     mode.is_none() && uid.is_none() && gid.is_none() && size.is_none() && atime.is_none() && mtime.is_none()
+}
+
+/// A lock of fcntl(2): F_GETLK asks for no other, and F_SETLK is told apart later.
+pub(super) fn lock_request(
+    inode: INodeNo,
+    handle: FileHandle,
+    owner: LockOwner,
+    range: RangeInclusive<u64>,
+    kind: i32,
+    pid: u32,
+) -> LockRequest {
+    let (number, handle, exclusive) = (number(inode), HandleId(handle.0), kind == libc::F_WRLCK);
+    LockRequest { number, handle, owner: owner.0, call: LockCall::Fcntl, range, exclusive, pid }
+}
+
+pub(super) fn lock_type(exclusive: bool) -> i32 {
+    if exclusive { libc::F_WRLCK } else { libc::F_RDLCK }
+}
+
+/// The kernel refuses both flags at once.
+pub(super) fn xattr_mode(flags: i32) -> SetXattr {
+    match flags {
+        libc::XATTR_CREATE => SetXattr::Create,
+        libc::XATTR_REPLACE => SetXattr::Replace,
+        _ => SetXattr::Any,
+    }
 }
 
 /// # Errors

@@ -315,6 +315,8 @@ async fn close(ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase:
     let _ = ended.await;
     let _ = phase.send(Phase::Ended);
     ending.notifier.abort();
+    // Nobody is left to be told that a lock is free.
+    ending.fs.end_locks(&ending.view);
     ending.in_flight.idle().await;
     ending.open.release_all(&ending.fs).await;
     let saved: fs::Result<()> = ending.fs.flush_all().await;

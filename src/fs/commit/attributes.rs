@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{
     super::{
         Error, FileSystem, Result,
-        attributes::Attributes,
-        inode::{Base, Inode},
+        inode::{Base, Carried, Inode},
     },
     ADOPTIONS_MAX, write_options, written_properties,
 };
@@ -17,11 +16,11 @@ impl FileSystem {
         let name = self.blob_name(inode)?;
         let failed = |error| Error::from_store(format!("cannot save the attributes of {name}"), error);
         for _ in 0..ADOPTIONS_MAX {
-            let (base, attributes) = {
+            let (base, carried) = {
                 let state = inode.state.lock();
-                (state.base.clone(), state.attributes)
+                (state.base.clone(), state.carried())
             };
-            let mut options = write_options(inode, base.as_deref(), &attributes);
+            let mut options = write_options(inode, base.as_deref(), &carried);
             let result = match &base {
                 Some(_) => self.store.set_metadata(&name, &options.metadata, &options.condition).await,
                 // A directory that was a bare prefix gets its marker now.
@@ -30,7 +29,7 @@ impl FileSystem {
             match result {
                 Ok(committed) => {
                     let metadata = std::mem::take(&mut options.metadata);
-                    self.finish_attributes(inode, &name, base.as_deref(), &committed, metadata, &attributes);
+                    self.finish_attributes(inode, &name, base.as_deref(), &committed, metadata, &carried);
                     return Ok(());
                 }
                 Err(error) if error.kind == ErrorKind::Precondition => {
@@ -55,7 +54,7 @@ impl FileSystem {
         base: Option<&Base>,
         committed: &Committed,
         metadata: Metadata,
-        attributes: &Attributes,
+        carried: &Carried,
     ) {
         let base = match base {
             Some(base) => {
@@ -67,7 +66,7 @@ impl FileSystem {
         };
         let mut state = inode.state.lock();
         state.base = Some(Arc::new(base));
-        state.attributes_dirty = state.attributes != *attributes;
+        state.note_carried(carried);
         state.checked = Some(Instant::now());
         drop(state);
         self.publish(inode);

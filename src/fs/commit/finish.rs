@@ -4,8 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use super::super::{
     FileSystem,
-    attributes::Attributes,
-    inode::{Base, Inode},
+    inode::{Base, Carried, Inode},
     overlay::{Overlay, Segment},
 };
 use crate::{
@@ -26,7 +25,7 @@ impl FileSystem {
         committed: &Committed,
         blocks: Vec<CommittedBlock>,
         options: WriteOptions,
-        attributes: &Attributes,
+        carried: &Carried,
     ) {
         let size = layer.size();
         let content = self.content_after(inode, name, layer, committed);
@@ -40,7 +39,7 @@ impl FileSystem {
         state.base = Some(Arc::new(Base { properties, content, blocks: Some(Arc::new(blocks)) }));
         state.committing = None;
         state.id_length = None; // The commit has discarded whatever else was staged.
-        state.attributes_dirty = state.attributes != *attributes && state.overlay.is_none();
+        state.note_carried(carried);
         state.checked = Some(Instant::now());
         drop(state);
         self.publish(inode);
