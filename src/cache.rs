@@ -22,6 +22,7 @@ mod registry;
 mod slices;
 mod stream;
 #[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests;
 mod writes;
 

@@ -41,6 +41,9 @@ mod name;
 mod open;
 mod overlay;
 mod plan;
+#[cfg(test)]
+#[cfg(feature = "shuttle")]
+mod races;
 mod ranges;
 mod read;
 mod remove;

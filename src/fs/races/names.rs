@@ -1,0 +1,111 @@
+//! Meetings over names: lookups, forgets, renames, unlinks and exclusive creates.
+
+use super::{ROOT, Volume, meet};
+use crate::fs::RenameMode;
+
+async fn rename(volume: &Volume, from: &str, to: &str) -> crate::fs::Result<()> {
+    let (from, to) = ((ROOT, from.as_ref()), (ROOT, to.as_ref()));
+    volume.fs.rename(&volume.caller, from, to, RenameMode::Replace).await
+}
+
+#[test]
+fn lookups_and_forgets_beside_renames_leave_no_inode_behind() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        volume.put("a", b"bytes").await;
+        let looker = volume.spawn(|volume| async move {
+            for name in ["a", "b", "a"] {
+                match volume.lookup(name).await {
+                    Ok(number) => volume.forget(number),
+                    Err(error) => assert_eq!(error.errno, libc::ENOENT, "{}", error.to_chain()),
+                }
+            }
+        });
+        let renamer = volume.spawn(|volume| async move {
+            rename(&volume, "a", "b").await.unwrap();
+            rename(&volume, "b", "a").await.unwrap();
+        });
+        looker.await.unwrap();
+        renamer.await.unwrap();
+        assert_eq!(volume.container.names(), ["a"]);
+        assert_eq!(volume.container.bytes("a"), b"bytes");
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn two_renames_that_cross_end_and_lose_nothing() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        volume.put("a", b"first").await;
+        volume.put("b", b"second").await;
+        let there = volume.spawn(|volume| async move { rename(&volume, "a", "b").await });
+        let back = volume.spawn(|volume| async move { rename(&volume, "b", "a").await });
+        let (there, back) = (there.await.unwrap(), back.await.unwrap());
+        let names = volume.container.names();
+        assert_eq!(names.len(), 1, "{names:?}, {there:?}, {back:?}");
+        assert!(there.is_ok() || back.is_ok());
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn of_two_exclusive_creators_exactly_one_wins() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        let create = |byte: u8| {
+            volume.spawn(move |volume| async move {
+                let made = volume.create("new", true).await;
+                if let Ok(handle) = &made {
+                    volume.write(*handle, 0, &[byte]).await;
+                    volume.close(*handle).await.unwrap();
+                }
+                made.is_ok()
+            })
+        };
+        let (first, second) = (create(b'1'), create(b'2'));
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert!(first != second, "{first} {second}");
+        assert_eq!(volume.container.bytes("new"), if first { b"1" } else { b"2" });
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn an_unlink_beside_a_writer_removes_the_name_and_the_writer_ends() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        volume.put("a", b"old").await;
+        let handle = volume.open_file("a").await.unwrap();
+        let writer = volume.spawn(move |volume| async move {
+            volume.write(handle, 0, b"new").await;
+            volume.fs.sync_file(handle).await.unwrap();
+            assert_eq!(volume.read(handle, 0, 3).await.unwrap(), b"new");
+            volume.close(handle).await.unwrap();
+        });
+        let remover = volume.spawn(|volume| async move { volume.fs.unlink(&volume.caller, ROOT, "a".as_ref()).await });
+        remover.await.unwrap().unwrap();
+        writer.await.unwrap();
+        assert_eq!(volume.container.names(), [""; 0]);
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn a_rename_beside_a_writer_takes_every_byte_along() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        volume.put("a", b"old").await;
+        let handle = volume.open_file("a").await.unwrap();
+        let writer = volume.spawn(move |volume| async move {
+            volume.write(handle, 3, b" and new").await;
+            volume.close(handle).await.unwrap();
+        });
+        let renamer = volume.spawn(|volume| async move { rename(&volume, "a", "b").await });
+        renamer.await.unwrap().unwrap();
+        writer.await.unwrap();
+        assert_eq!(volume.container.names(), ["b"]);
+        assert_eq!(volume.container.bytes("b"), b"old and new");
+        volume.is_quiet();
+    });
+}
