@@ -14,6 +14,7 @@ mod classify;
 mod endpoint;
 mod error;
 mod hierarchy;
+mod lease;
 mod limit;
 mod name;
 mod remedy;
@@ -25,10 +26,12 @@ pub use body::Body;
 pub use endpoint::{Location, LocationError, LocationHints};
 pub use error::{Error, ErrorKind, Result};
 pub use hierarchy::{AccessControl, DIRECTORY_MARK, HierarchicalStore, MODE_BITS};
+pub use lease::{LEASE_DURATION, LeaseId, Leases};
 pub use limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate};
 pub use name::{BlobName, InvalidName};
 pub use retry::RequestLimits;
 pub use store::{
-    AccountInfo, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed, CommittedBlock,
-    Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, ListedBlock, Metadata, WriteOptions,
+    AccountInfo, Appended, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed,
+    CommittedBlock, Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, ListedBlock, Metadata,
+    WriteOptions,
 };

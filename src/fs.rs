@@ -6,7 +6,7 @@
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
 //! | how bytes come | `open`, `read`, `seek` |
-//! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `commit` |
+//! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
@@ -33,6 +33,7 @@ mod handle;
 mod inode;
 mod last_close;
 mod latch;
+mod lease;
 mod list;
 mod lock;
 mod lookup;

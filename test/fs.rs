@@ -9,6 +9,8 @@ mod support;
 mod allocate;
 #[path = "fs/append.rs"]
 mod append;
+#[path = "fs/append_blobs.rs"]
+mod append_blobs;
 #[path = "fs/attributes.rs"]
 mod attributes;
 #[path = "fs/copy_range.rs"]

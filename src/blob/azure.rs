@@ -8,6 +8,7 @@
 //! `call.rs` (tries and deadline) and `response.rs` (what was answered).
 
 mod account;
+mod append;
 mod block_list;
 mod call;
 mod container;
@@ -15,6 +16,7 @@ mod copy;
 mod delete;
 mod dfs;
 mod get;
+mod lease;
 mod list;
 mod put_blob;
 mod put_block;
@@ -45,9 +47,9 @@ use self::{
     transport::HttpTransport,
 };
 use super::{
-    AccountInfo, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition, ContentHeaders,
-    Download, ETag, Error, ErrorKind, HierarchicalStore, ListPage, ListRequest, ListedBlock, Metadata, Result,
-    WriteOptions,
+    AccountInfo, Appended, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition,
+    ContentHeaders, Download, ETag, Error, ErrorKind, HierarchicalStore, LeaseId, Leases, ListPage, ListRequest,
+    ListedBlock, Metadata, Result, WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
     retry::RequestLimits,
@@ -89,6 +91,8 @@ impl Connections {
 pub struct AzureStore {
     shared: Arc<Shared>,
     limits: RequestLimits,
+    /// The lease that changes of blobs are made under.
+    lease: Option<LeaseId>,
 }
 
 #[derive(Debug)]
@@ -147,13 +151,13 @@ impl AzureStore {
             no_put_block_from_url: AtomicBool::new(false),
             no_crc64: AtomicBool::new(false),
         };
-        Self { shared: Arc::new(shared), limits }
+        Self { shared: Arc::new(shared), limits, lease: None }
     }
 
     /// The same store (connections, credential, what it learned) with other limits: short ones while mounting.
     #[must_use]
     pub fn with_limits(&self, limits: RequestLimits) -> Self {
-        Self { shared: Arc::clone(&self.shared), limits }
+        Self { limits, ..self.clone() }
     }
 
     /// Replaces the metadata of the container. Not part of [`BlobStore`]: only provisioning needs it.
@@ -185,7 +189,14 @@ impl AzureStore {
         let location = &self.shared.location;
         let resource = format!("{}/{name}", location.container());
         match location.blob_url(name) {
-            Some(url) => Ok(new_call(operation, method, resource, url, false)),
+            Some(url) => {
+                let changes = matches!(method, Method::Put | Method::Delete);
+                let call = new_call(operation, method, resource, url, false);
+                Ok(match self.lease.as_ref().filter(|_| changes) {
+                    Some(lease) => call.header("x-ms-lease-id", lease.0.as_ref()),
+                    None => call,
+                })
+            }
             None => Err(self.invalid(operation, resource, "no HTTP request can carry a blob name of only dots")),
         }
     }
@@ -231,6 +242,10 @@ fn new_call(operation: &'static str, method: Method, resource: String, url: Url,
 #[async_trait]
 impl BlobStore for AzureStore {
     fn hierarchy(&self) -> Option<&dyn HierarchicalStore> {
+        Some(self)
+    }
+
+    fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
     }
 
@@ -300,6 +315,10 @@ impl BlobStore for AzureStore {
         block_list::uncommitted_id_length(self, name).await
     }
 
+    async fn append_block(&self, name: &BlobName, body: Body, position: u64) -> Result<Appended> {
+        append::append_block(self, name, body, position).await
+    }
+
     async fn copy(
         &self,
         source: &BlobName,
@@ -336,5 +355,24 @@ impl BlobStore for AzureStore {
 
     async fn account_info(&self) -> Result<AccountInfo> {
         self.shared.account_info.get_or_try_init(|| account::account_info(self)).await.copied()
+    }
+}
+
+#[async_trait]
+impl Leases for AzureStore {
+    async fn acquire(&self, name: &BlobName) -> Result<LeaseId> {
+        lease::acquire(self, name).await
+    }
+
+    async fn renew(&self, name: &BlobName, lease: &LeaseId) -> Result<()> {
+        lease::renew(self, name, lease).await
+    }
+
+    async fn release(&self, name: &BlobName, lease: &LeaseId) -> Result<()> {
+        lease::release(self, name, lease).await
+    }
+
+    fn under(&self, lease: &LeaseId) -> Arc<dyn BlobStore> {
+        Arc::new(Self { lease: Some(lease.clone()), ..self.clone() })
     }
 }

@@ -36,6 +36,9 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         | "ConditionNotMet"
         | "SourceConditionNotMet"
         | "TargetConditionNotMet"
+        // Only who names a lease hears these two: it was lost, and somebody else may have written since.
+        | "LeaseLost"
+        | "LeaseIdMismatchWithBlobOperation"
         | "PathAlreadyExists"
         | "PathConflict"
         | "InvalidDestinationPath"
@@ -45,8 +48,6 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         "InvalidRenameSourcePath" => Kind::Invalid,
         "BlobArchived" => Kind::Archived,
         "LeaseIdMissing"
-        | "LeaseIdMismatchWithBlobOperation"
-        | "LeaseLost"
         | "LeaseAlreadyPresent"
         | "LeaseIdMismatchWithContainerOperation"
         | "SnapshotsPresent"
@@ -117,6 +118,8 @@ mod tests {
             (404, "RenameDestinationParentPathNotFound", ErrorKind::NotFound),
             (404, "FilesystemNotFound", ErrorKind::ContainerNotFound),
             (412, "ConditionNotMet", ErrorKind::Precondition),
+            (412, "LeaseLost", ErrorKind::Precondition),
+            (400, "InvalidBlobOrBlock", ErrorKind::BlockIdLength),
             (304, "ConditionNotMet", ErrorKind::NotModified),
             (400, "InvalidBlockList", ErrorKind::Invalid),
             (400, "BlockCountExceedsLimit", ErrorKind::TooLarge),

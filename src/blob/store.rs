@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use super::{BlobName, Body, HierarchicalStore, Result};
+use super::{BlobName, Body, HierarchicalStore, Leases, Result};
 
 /// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +60,8 @@ pub struct BlobProperties {
     pub length: u64,
     /// Time of the last write of data or metadata, to the second.
     pub last_modified: SystemTime,
+    /// When the blob was made, to the second; a rewrite keeps it, a blob deleted and made again has a new one.
+    pub created: Option<SystemTime>,
     /// Block, append or page.
     pub kind: BlobKind,
     /// User metadata (x-ms-meta-*).
@@ -126,6 +128,15 @@ pub struct Committed {
     pub etag: ETag,
     /// The service's time of it.
     pub last_modified: SystemTime,
+}
+
+/// The answer of a successful append.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// The new version.
+    pub committed: Committed,
+    /// Bytes in it.
+    pub length: u64,
 }
 
 /// One committed block.
@@ -215,6 +226,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Leases of its blobs; `None`: this store has none.
+    fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
     /// Identity for cache keys and messages: `host/account/container`. Equal text, equal container.
     fn identity(&self) -> &str;
 
@@ -292,6 +308,12 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     async fn uncommitted_id_length(&self, _name: &BlobName) -> Result<Option<usize>> {
         Ok(None)
     }
+
+    /// Adds bytes at the end of an append blob, if the end is at `position`. Up to 100 MiB (4 MiB before 2022-11-02).
+    ///
+    /// # Errors
+    /// `Precondition` when the end is elsewhere, `TooLarge` when the blob has its 50,000 blocks, `NotFound`.
+    async fn append_block(&self, name: &BlobName, body: Body, position: u64) -> Result<Appended>;
 
     /// Copies a blob inside the container, with its metadata and headers, and returns when *this* copy has succeeded.
     ///

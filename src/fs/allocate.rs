@@ -8,6 +8,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
+    commit::check_holes,
     inode::Inode,
     write::{check_size, told},
 };
@@ -77,6 +78,9 @@ impl FileSystem {
         }
         check_size(range.end)?;
         let inode = &handle.inode;
+        if allocation != Allocation::Reserve {
+            check_holes(&inode.state.lock())?;
+        }
         while !allocate_in_layer(inode, &range, allocation) {
             told(&handle, self.commit(inode).await)?;
         }

@@ -13,9 +13,10 @@
 //! Crash points: before the Put Blob or Put Block List, readers keep the old version and the service discards what was
 //! staged; after it, the new one is whole. There is nothing in between.
 //!
-//! Here is the order of things; `send` brings a layer to the service, `attributes` what goes without bytes, `finish` makes
+//! Here is the order of things; `send` brings a layer to the service (`append`: to an append blob), `attributes` what goes without bytes, `finish` makes
 //! the new base.
 
+mod append;
 mod attributes;
 mod finish;
 mod send;
@@ -31,8 +32,10 @@ use super::{
     overlay::Overlay,
 };
 use crate::blob::{
-    BlobName, BlobProperties, Committed, CommittedBlock, Condition, ContentHeaders, ErrorKind, Metadata, WriteOptions,
+    BlobKind, BlobName, BlobProperties, Committed, CommittedBlock, Condition, ContentHeaders, ErrorKind, Metadata,
+    WriteOptions,
 };
+pub(super) use append::{check_change, check_holes, only_at_its_end, read_only_pages};
 pub(super) use finish::written_properties;
 
 /// A commit whose version was replaced by the same bytes under a new ETag is tried again on that; more often than this,
@@ -147,6 +150,9 @@ impl FileSystem {
                 let state = inode.state.lock();
                 (state.base.clone(), state.carried())
             };
+            if base.as_ref().is_some_and(|base| base.properties.kind == BlobKind::Append) {
+                return self.commit_append(inode, &name, layer).await;
+            }
             let options = write_options(inode, base.as_deref(), &carried);
             match self.send_layer(inode, &name, layer, base.as_ref(), &options).await {
                 Ok((committed, blocks)) => {

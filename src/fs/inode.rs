@@ -106,6 +106,8 @@ pub struct State {
     pub draining: bool,
     /// The name is about to go or to change: nothing may be sent ahead under it.
     pub name_in_motion: bool,
+    /// Bytes of `committing` that an append blob has already: an append cannot be taken back.
+    pub appended: u64,
     /// Length of block ids that another client's uncommitted blocks force on us until the next commit, in bytes.
     pub id_length: Option<usize>,
     /// Where its bytes are since its name went while it was open.
@@ -218,6 +220,7 @@ impl Inode {
             staging: BTreeSet::new(),
             draining: false,
             name_in_motion: false,
+            appended: 0,
             id_length: None,
             orphan: None,
             errors: ErrorLatch::default(),

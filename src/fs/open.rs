@@ -10,6 +10,7 @@ use crate::sync::Mutex;
 
 use super::{
     Access, Caller, Consistency, Error, FileSystem, HandleId, InodeNumber, Kind, Result,
+    commit::{only_at_its_end, read_only_pages},
     handle::FileHandle,
     inode::{Fate, Inode, State},
 };
@@ -162,8 +163,11 @@ fn check_openable(state: &State, access: Access) -> Result<()> {
     if !(access.write || access.truncate) {
         return Ok(());
     }
-    if base.properties.kind != BlobKind::Block {
-        return Err(Error::new(libc::EPERM, "append and page blobs can be read, not written"));
+    match base.properties.kind {
+        BlobKind::Block => {}
+        BlobKind::Append if access.truncate && base.properties.length > 0 => return Err(only_at_its_end()),
+        BlobKind::Append => return Ok(()), // Append Block keeps tags, metadata and headers.
+        BlobKind::Page => return Err(read_only_pages()),
     }
     if base.properties.tag_count > 0 {
         return Err(Error::new(libc::EPERM, "the blob has index tags, which a rewrite would lose"));

@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
+    commit::check_change,
     handle::FileHandle,
     inode::{Fate, Inode},
     overlay::{Overlay, WriteRefused},
@@ -141,6 +142,7 @@ impl FileSystem {
                 if landing.is_empty() {
                     return Ok(range);
                 }
+                check_change(&state, range.start, false)?;
                 let outcome = state.overlay_mut().write(range.start, landing, &mut buffers);
                 if outcome.is_ok() {
                     state.touch();
@@ -276,6 +278,7 @@ impl FileSystem {
                     state.attributes_dirty = true;
                     return Ok(());
                 }
+                check_change(&state, size, true)?;
                 let outcome = state.overlay_mut().truncate(size);
                 if outcome.is_ok() {
                     state.touch();

@@ -175,6 +175,21 @@ impl Service {
         self.emulator.put_zeros(CONTAINER, name, length, block_bytes).unwrap();
     }
 
+    /// Another client appends to an append blob, or makes one.
+    pub fn append(&self, name: &str, blocks: &[&[u8]]) {
+        self.emulator.append(CONTAINER, name, blocks).unwrap();
+    }
+
+    /// Whether somebody holds a lease on a blob.
+    pub fn is_leased(&self, name: &str) -> bool {
+        self.emulator.is_leased(CONTAINER, name)
+    }
+
+    /// The service's clock is so far ahead of ours from now on.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        self.emulator.settings(|settings| settings.clock_ahead = ahead);
+    }
+
     /// Some bytes of a blob, as another client reads them.
     pub fn read(&self, name: &str, range: std::ops::Range<u64>) -> Vec<u8> {
         self.emulator.read(CONTAINER, name, range).expect("the blob exists")
@@ -188,6 +203,11 @@ impl Service {
     /// Ids and lengths of a blob's committed blocks.
     pub fn blocks(&self, name: &str) -> Vec<(Vec<u8>, u64)> {
         self.emulator.committed_blocks(CONTAINER, name).expect("the blob exists")
+    }
+
+    /// From now on this goes wrong.
+    pub fn fault(&self, rule: FaultRule) {
+        self.emulator.fault(rule);
     }
 
     /// Put Block From URL is answered as by Azurite, which has none.

@@ -87,6 +87,7 @@ pub(super) fn properties(
         etag: etag(headers)?,
         length,
         last_modified: time(headers, "last-modified").ok_or(BadHeader("Last-Modified"))?,
+        created: time(headers, "x-ms-creation-time"),
         kind: kind(text(headers, "x-ms-blob-type")),
         metadata: metadata_of_any(headers),
         headers: ContentHeaders {

@@ -195,6 +195,7 @@ impl BlobStore for Container {
             tag_count: 0,
             leased: false,
             copy: None,
+            created: None,
             mode: None,
         };
         Ok(Download { properties, range, body })
@@ -221,6 +222,10 @@ impl BlobStore for Container {
     }
 
     async fn put_block_list(&self, _: &BlobName, _: &[ListedBlock], _: &WriteOptions) -> Result<Committed> {
+        Err(FakeStore::error(ErrorKind::Unsupported))
+    }
+
+    async fn append_block(&self, _: &BlobName, _: Body, _: u64) -> Result<crate::blob::Appended> {
         Err(FakeStore::error(ErrorKind::Unsupported))
     }
 

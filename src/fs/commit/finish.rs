@@ -135,6 +135,7 @@ pub(in crate::fs) fn written_properties(committed: &Committed, metadata: Metadat
         tag_count: 0,
         leased: false,
         copy: None,
+        created: None,
         mode: None,
     }
 }

@@ -16,13 +16,17 @@ use super::super::{
     plan::{Limits, Part, Plan, is_one_request, plan},
     stage::{Writer, has_nonce},
 };
-use crate::blob::{BlobName, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions};
+use crate::blob::{
+    BlobName, BlobStore, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions,
+};
 
 /// Blocks of one commit under way at once; the store bounds what the node sends in all.
 const PARTS_AT_ONCE: usize = 8;
 
 /// One layer on its way.
 struct Sending<'a> {
+    /// The container, under the lease where one is held.
+    store: Arc<dyn BlobStore>,
     name: &'a BlobName,
     layer: &'a Arc<Overlay>,
     base: Option<&'a Arc<Base>>,
@@ -65,26 +69,62 @@ impl FileSystem {
         };
         let id_length = inode.state.lock().block_id_length();
         let taken = blocks.iter().filter(|_| !has_nonce(id_length)).map(|block| block.id.clone()).collect();
-        let mut sending = Sending { name, layer, base, id_length, taken: Mutex::new(taken) };
+        let store = Arc::clone(&self.store);
+        let sending = Sending { store, name, layer, base, id_length, taken: Mutex::new(taken) };
         match plan(layer, &blocks, base_length, &self.writer.limits(id_length)) {
             Plan::PutBlob => {
                 let body = self.body_of(layer, base, 0..layer.size()).await?;
                 let committed = self.store.put_blob(name, body, options).await;
                 Ok((committed.map_err(|error| sending.failed(error))?, Vec::new()))
             }
-            Plan::Blocks(parts) => {
-                let list = match self.send_parts(&sending, &parts).await {
-                    Err(error) if error.kind() == Some(ErrorKind::BlockIdLength) => {
-                        self.adopt_id_length(inode, name).await?;
-                        sending.id_length = inode.state.lock().block_id_length();
-                        self.send_parts(&sending, &parts).await?
-                    }
-                    sent => sent?,
-                };
-                let committed = self.store.put_block_list(name, &listed(&list, &blocks), options).await;
-                Ok((committed.map_err(|error| sending.failed(error))?, list))
-            }
+            Plan::Blocks(parts) => self.send_blocks(inode, sending, &parts, &blocks, options).await,
         }
+    }
+
+    /// Stages the parts and commits the list of them; under a lease where the ids leave no room for a nonce.
+    async fn send_blocks(
+        self: &Arc<Self>,
+        inode: &Inode,
+        mut sending: Sending<'_>,
+        parts: &[Part],
+        blocks: &[CommittedBlock],
+        options: &WriteOptions,
+    ) -> Result<(Committed, Vec<CommittedBlock>)> {
+        match self.send_under_lease(&mut sending, parts, blocks, options).await {
+            Err(error) if error.kind() == Some(ErrorKind::BlockIdLength) => {
+                self.adopt_id_length(inode, sending.name).await?;
+                sending.id_length = inode.state.lock().block_id_length();
+                self.send_under_lease(&mut sending, parts, blocks, options).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_under_lease(
+        self: &Arc<Self>,
+        sending: &mut Sending<'_>,
+        parts: &[Part],
+        blocks: &[CommittedBlock],
+        options: &WriteOptions,
+    ) -> Result<(Committed, Vec<CommittedBlock>)> {
+        let lease = if has_nonce(sending.id_length) { None } else { self.lease(sending.name).await? };
+        let Some(lease) = lease else { return self.send_list(sending, parts, blocks, options).await };
+        sending.store = Arc::clone(&lease.store);
+        let sent = lease.keep_while(self.send_list(sending, parts, blocks, options)).await;
+        lease.release().await;
+        sent
+    }
+
+    async fn send_list(
+        self: &Arc<Self>,
+        sending: &Sending<'_>,
+        parts: &[Part],
+        blocks: &[CommittedBlock],
+        options: &WriteOptions,
+    ) -> Result<(Committed, Vec<CommittedBlock>)> {
+        let list = self.send_parts(sending, parts).await?;
+        let committed = sending.store.put_block_list(sending.name, &listed(&list, blocks), options).await;
+        Ok((committed.map_err(|error| sending.failed(error))?, list))
     }
 
     /// The committed blocks of `base`, asked for once.
@@ -135,7 +175,7 @@ impl FileSystem {
 
     async fn send_block(&self, sending: &Sending<'_>, body: Body) -> Result<BlockId> {
         let id = sending.new_id(&self.writer);
-        self.store.put_block(sending.name, &id, body).await.map_err(|error| sending.failed(error))?;
+        sending.store.put_block(sending.name, &id, body).await.map_err(|error| sending.failed(error))?;
         Ok(id)
     }
 
@@ -157,8 +197,8 @@ impl FileSystem {
             Part::Copy(range) => {
                 let Some(base) = sending.base else { return Ok(Vec::new()) };
                 let (name, id) = (sending.name, sending.new_id(&self.writer));
-                let copied = self.store.put_block_from_url(name, &id, name, range.clone(), &base.properties.etag).await;
-                match copied {
+                let version = &base.properties.etag;
+                match sending.store.put_block_from_url(name, &id, name, range.clone(), version).await {
                     Ok(()) => Ok(vec![block(id, range)]),
                     Err(error) if error.kind == ErrorKind::Unsupported => {
                         self.writer.note_no_copies();

@@ -74,6 +74,7 @@ impl State {
             tag_count: 0,
             leased: false,
             copy: None,
+            created: None,
             mode: None,
         };
         self.blobs.insert(name.to_owned(), Stored { bytes, blocks, properties });
@@ -207,6 +208,10 @@ impl BlobStore for MemoryStore {
         let mut bytes = BytesMut::new();
         found.iter().for_each(|(_, block)| bytes.extend_from_slice(block));
         Ok(state.write(name.as_str(), found, bytes.freeze(), options))
+    }
+
+    async fn append_block(&self, _: &BlobName, _: Body, _: u64) -> Result<crate::blob::Appended> {
+        Err(error(ErrorKind::Unsupported))
     }
 
     async fn get_block_list(&self, name: &BlobName) -> Result<BlockList> {

@@ -283,6 +283,34 @@ impl Emulator {
         self.place(container, name, Kind::Block(blocks), Data::zeros(length), None, Metadata::new())
     }
 
+    /// Writes an append blob of these blocks as another client would, or adds them to one that is there.
+    ///
+    /// # Errors
+    /// [`EmulatorError::NoContainer`].
+    pub fn append(&self, container: &str, name: &str, blocks: &[&[u8]]) -> Result<(), EmulatorError> {
+        let is_append = |blob: &Blob| matches!(blob.kind, Kind::Append(_));
+        if !self.with_blob(container, name, is_append).unwrap_or(false) {
+            self.place(container, name, Kind::Append(0), Data::default(), None, Metadata::new())?;
+        }
+        self.with_container(container, |container, stamps, now| {
+            let Some(blob) = container.blobs.get_mut(name) else { return };
+            for block in blocks {
+                blob.data.append(&Data::from_parts([Bytes::copy_from_slice(block)]));
+                if let Kind::Append(count) = &mut blob.kind {
+                    *count += 1;
+                }
+            }
+            blob.touch(stamps, now);
+        })
+    }
+
+    /// Whether a blob is leased now.
+    #[must_use]
+    pub fn is_leased(&self, container: &str, name: &str) -> bool {
+        let now = self.service.now();
+        self.with_blob(container, name, |blob| blob.lease.is_active(now)).unwrap_or(false)
+    }
+
     fn place(
         &self,
         container: &str,

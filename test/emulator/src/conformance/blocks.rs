@@ -192,6 +192,15 @@ fn keeping_blocks() -> Vec<Case> {
             ]),
         ),
         case(
+            "a list may name a block several times",
+            with(vec![
+                put_list("/a", &["QUFB", "QkJC", "QUFB"]),
+                get("/a", 200).answers("onetwoone"),
+                put_list("/a", &["QUFB", "QUFB"]),
+                get("/a", 200).answers("oneone"),
+            ]),
+        ),
+        case(
             "a list under a wrong if-match is 412 and keeps the staged blocks",
             with(vec![
                 put_list("/a", &["QUFB"]).save("etag", "e"),
