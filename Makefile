@@ -67,7 +67,7 @@ static:
 	chroot "$$root" /azblob-csi mount --help >/dev/null
 	ls -l "$$binary"
 
-tools: $(TOOLS)/bin/pjdfstest
+tools: $(TOOLS)/bin/fsx $(TOOLS)/bin/pjdfstest
 	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip bzip2=bzip2 patch=patch \
 		inotifywait=inotify-tools logrotate=logrotate mariadbd=mariadb-server flock=util-linux \
 		'/usr/lib/postgresql/*/bin/postgres=postgresql'
@@ -77,6 +77,9 @@ clients-libraries:
 	@test/tools/install.sh debian libsecret-1.so.0=libsecret-1-0
 
 clients: clients-libraries $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.installed $(if $(wildcard test/azurite/package.json),test/azurite/node_modules/.installed)
+
+$(TOOLS)/bin/fsx:
+	cargo install --quiet --root $(TOOLS) fsx --version =0.3.2 --locked
 
 # Its build wants the header of libacl, and which(1) and mount(8) when it runs, which every Debian has.
 $(TOOLS)/bin/pjdfstest:

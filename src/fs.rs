@@ -92,6 +92,8 @@ use view::Views;
 /// How long a name or an attribute counts as current when `metadata-ttl` does not say otherwise. Short enough that a
 /// person who looks again sees the change, long enough that `git status` does not ask twice for a name.
 pub const METADATA_TTL_DEFAULT: Duration = Duration::from_secs(10);
+/// Largest [`Settings::block_divisor`]: blocks of 2 KiB.
+pub const BLOCK_DIVISOR_MAX: u64 = 4096;
 /// Stands for "never expires" where the kernel wants a number: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -125,6 +127,9 @@ pub struct Settings {
     pub read_only: bool,
     /// Checks O_EXCL at the service even in directories that this mount made.
     pub excl_strict: bool,
+    /// Divides the sizes that blocks and lists are planned by: tests then meet in a file of KiB what else takes GiB. A power
+    /// of two up to [`BLOCK_DIVISOR_MAX`]; 1 in production.
+    pub block_divisor: u64,
     /// What `statfs` reports as the volume's size, in bytes; `None`: a petabyte, since an account has no limit to show.
     pub capacity: Option<u64>,
 }
@@ -139,6 +144,7 @@ impl Default for Settings {
             escape_names: false,
             read_only: false,
             excl_strict: false,
+            block_divisor: 1,
             capacity: None,
         }
     }
@@ -184,6 +190,7 @@ impl FileSystem {
         let settings = Settings { prefix: normal_prefix(&settings.prefix), ..settings };
         let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
         let naming = Naming { escape: settings.escape_names };
+        let writer = stage::Writer::new(settings.block_divisor);
         let file_system = Arc::new(Self {
             store,
             resources,
@@ -193,7 +200,7 @@ impl FileSystem {
             table: InodeTable::new(root),
             handles: HandleTable::default(),
             views: Views::default(),
-            writer: stage::Writer::new(),
+            writer,
             checked_opens: open::CheckedOpens::default(),
             set_aside_count: AtomicU64::new(0),
             link_refusal: std::sync::Once::new(),

@@ -5,6 +5,7 @@
 //! | `posix` | pjdfstest passes |
 //! | `programs` | git, cp, tar, sqlite3 and fio work; what they wrote is what other clients read |
 //! | `azurite` | the same on a service that we did not write |
+//! | `fio` | eight jobs at once verify every block they wrote |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
 //! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
@@ -30,6 +31,8 @@ mod data;
 mod ending;
 #[path = "mount/failures.rs"]
 mod failures;
+#[path = "mount/fio.rs"]
+mod fio;
 #[path = "mount/locks.rs"]
 mod locks;
 #[path = "mount/memory.rs"]

@@ -14,7 +14,6 @@ use super::{
     handle::FileHandle,
     inode::{Base, Fate, Inode},
     overlay::{Overlay, StagedRun},
-    plan::Limits,
     stage::has_nonce,
     write::{FILE_BYTES_MAX, Place, told},
 };
@@ -85,7 +84,7 @@ impl FileSystem {
         target: &Arc<Inode>,
         to: u64,
     ) -> Result<Option<u64>> {
-        let limits = Limits::default();
+        let limits = self.writer.limits(usize::MAX);
         let least = limits.block_bytes;
         let mut length = from.end - from.start;
         if length < least || !self.writer.can_copy() {

@@ -72,6 +72,25 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// All sizes divided: small files are then planned as large ones are.
+    #[must_use]
+    pub fn divided_by(self, divisor: u64) -> Self {
+        let bytes = |bytes: u64| (bytes / divisor).max(1);
+        let count = |count: usize| count / usize::try_from(divisor).unwrap_or(usize::MAX).max(1);
+        let level = |level: Level| Level { bytes: bytes(level.bytes), list: count(level.list) };
+        Self {
+            put_blob_bytes: bytes(self.put_blob_bytes),
+            request_bytes: bytes(self.request_bytes),
+            block_bytes: bytes(self.block_bytes),
+            merge_bytes: bytes(self.merge_bytes),
+            copy_bytes_min: bytes(self.copy_bytes_min),
+            copy_bytes: bytes(self.copy_bytes),
+            zero_bytes: bytes(self.zero_bytes),
+            levels: self.levels.map(level),
+            list_blocks: self.list_blocks,
+        }
+    }
+
     /// The same for a service that cannot copy: what is merged there goes through us, so only small blocks are.
     #[must_use]
     pub fn without_copies(self) -> Self {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::{
     Error, FileSystem, Result,
     inode::{Fate, Inode, State},
-    overlay::StagedRun,
+    overlay::{BUFFER_BYTES, StagedRun},
     plan::Limits,
 };
 use crate::blob::{BlobKind, BlobName, BlockId, Body, ErrorKind};
@@ -46,16 +46,18 @@ pub struct Writer {
     next: AtomicU64,
     /// The service answered that it cannot copy blocks.
     no_copies: AtomicBool,
+    /// What all sizes of blocks are divided by.
+    divisor: u64,
 }
 
 impl Writer {
-    /// A writer that nobody else is.
+    /// A writer that nobody else is. `divisor`, a power of two, divides all sizes of blocks (1 but in tests).
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(divisor: u64) -> Self {
         let random = uuid::Uuid::new_v4();
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&random.as_bytes()[..NONCE_BYTES]);
-        Self { nonce, next: AtomicU64::new(0), no_copies: AtomicBool::new(false) }
+        Self { nonce, next: AtomicU64::new(0), no_copies: AtomicBool::new(false), divisor: divisor.max(1) }
     }
 
     /// A new id of `length` bytes, which all ids of the blob have. Ids too short for the nonce get random bytes: such
@@ -83,11 +85,18 @@ impl Writer {
     /// What commits of a blob with ids of `id_length` bytes are planned by, as far as the service is known.
     #[must_use]
     pub fn limits(&self, id_length: usize) -> Limits {
-        let limits = Limits::default();
+        let limits = Limits::default().divided_by(self.divisor);
         // Half of the ids that there can be: a free one is found at once.
         let ids = 1usize.checked_shl(8 * id_length.min(4) as u32).map_or(usize::MAX, |ids| ids / 2);
         let limits = Limits { list_blocks: limits.list_blocks.min(ids), ..limits };
         if self.can_copy() { limits } else { limits.without_copies() }
+    }
+
+    /// The stretch that `position` lies in.
+    #[must_use]
+    pub fn stretch_at(&self, position: u64) -> Range<u64> {
+        let stretch = stretch_at(position.saturating_mul(self.divisor));
+        stretch.start / self.divisor..stretch.end / self.divisor
     }
 
     /// Whether the service can copy blocks, as far as it is known.
@@ -123,9 +132,8 @@ impl State {
     }
 }
 
-/// The stretch that `position` lies in.
-#[must_use]
-pub fn stretch_at(position: u64) -> Range<u64> {
+/// The stretch that `position` lies in, undivided.
+fn stretch_at(position: u64) -> Range<u64> {
     let mut begin = 0;
     for (end, bytes) in STRETCHES {
         if position < end {
@@ -151,10 +159,10 @@ fn may_stage(state: &State) -> bool {
 impl FileSystem {
     /// Sends the stretches that a write of `written` has completed.
     pub(super) fn stage_behind(self: &Arc<Self>, inode: &Arc<Inode>, written: &Range<u64>) {
-        let mut stretch = stretch_at(written.start);
+        let mut stretch = self.writer.stretch_at(written.start);
         while stretch.end <= written.end {
             self.stage(inode, stretch.clone());
-            stretch = stretch_at(stretch.end);
+            stretch = self.writer.stretch_at(stretch.end);
         }
     }
 
@@ -164,11 +172,20 @@ impl FileSystem {
         let mut stretches: Vec<Range<u64>> = {
             let state = inode.state.lock();
             let positions = state.overlay.iter().flat_map(super::overlay::Overlay::resident_positions);
-            positions.map(stretch_at).collect()
+            positions.flat_map(|position| self.stretches_in(position)).collect()
         };
         stretches.dedup();
         stretches.into_iter().for_each(|stretch| self.stage(inode, stretch));
         !inode.state.lock().staging.is_empty()
+    }
+
+    /// The stretches that meet the buffer at `position`.
+    fn stretches_in(&self, position: u64) -> Vec<Range<u64>> {
+        let mut stretches = vec![self.writer.stretch_at(position)];
+        while let Some(last) = stretches.last().filter(|last| last.end < position + BUFFER_BYTES) {
+            stretches.push(self.writer.stretch_at(last.end));
+        }
+        stretches
     }
 
     /// Sends one stretch in the background, if all of it is there and nothing speaks against it.

@@ -56,6 +56,8 @@ pub struct MountOptions {
     pub create_container: bool,
     /// Asks the service at every exclusive create.
     pub excl_strict: bool,
+    /// Divides the sizes of blocks.
+    pub block_divisor: Option<u64>,
     /// Only names below this prefix of the container.
     pub prefix: Option<String>,
     /// The container, where nothing else names it.
@@ -148,6 +150,7 @@ impl MountOptions {
             escape_names: self.escape_names,
             read_only: self.read_only,
             excl_strict: self.excl_strict,
+            block_divisor: self.block_divisor.unwrap_or(1),
             ..Settings::default()
         }
     }

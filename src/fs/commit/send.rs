@@ -13,7 +13,7 @@ use super::super::{
     Error, FileSystem, Result,
     inode::{Base, Inode},
     overlay::Overlay,
-    plan::{Limits, Part, Plan, is_one_request, plan},
+    plan::{Part, Plan, is_one_request, plan},
     stage::{Writer, has_nonce},
 };
 use crate::blob::{
@@ -62,7 +62,7 @@ impl FileSystem {
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let base_length = base.map_or(0, |base| base.properties.length);
-        let stays = layer.below() > 0 && base_length > 0 && !is_one_request(layer, &Limits::default());
+        let stays = layer.below() > 0 && base_length > 0 && !is_one_request(layer, &self.writer.limits(usize::MAX));
         let blocks = match base.filter(|_| stays) {
             Some(base) => self.committed_blocks(inode, name, base).await?,
             None => Arc::new(Vec::new()),
@@ -219,7 +219,7 @@ impl FileSystem {
         let mut blocks = Vec::new();
         let mut position = range.start;
         while position < range.end {
-            let part = position..range.end.min(position + Limits::default().block_bytes);
+            let part = position..range.end.min(position + self.writer.limits(sending.id_length).block_bytes);
             let body = self.body_of(sending.layer, sending.base, part.clone()).await?;
             let id = self.send_block(sending, body).await?;
             blocks.push(CommittedBlock { id, length: part.end - part.start });

@@ -7,7 +7,7 @@ use super::{
     MountOptions,
     value::{parse_duration, parse_flag, parse_id, parse_mode},
 };
-use crate::fs::Consistency;
+use crate::fs::{BLOCK_DIVISOR_MAX, Consistency};
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,11 @@ fn consistency(text: &str) -> Result<Consistency, String> {
     }
 }
 
+fn parse_divisor(text: &str) -> Result<u64, String> {
+    let divisor = text.parse().ok().filter(|divisor: &u64| divisor.is_power_of_two() && *divisor <= BLOCK_DIVISOR_MAX);
+    divisor.ok_or_else(|| format!("a power of two up to {BLOCK_DIVISOR_MAX}"))
+}
+
 /// libfuse and blobfuse have several timeouts where we have one: the shortest asked for keeps every one of them.
 fn kernel_timeout(options: &mut MountOptions, text: &str) -> Result<(), String> {
     let asked = parse_duration(text)?;
@@ -206,6 +211,13 @@ pub const TABLE: &[Row] = &[
                 },
             )
         },
+    ),
+    sets(
+        "test-block-divisor",
+        Takes::Number,
+        "1",
+        "For tests of this program: divides the sizes of blocks, so that small files meet what large ones do. A power of two up to 4096.",
+        |o, v| assign(&mut o.block_divisor, parse_divisor(v).map(Some)),
     ),
     known_as(
         sets("subdirectory", Takes::Text, "none", "Only what lies below this prefix of the container.", |o, v| {

@@ -47,8 +47,8 @@ pub struct Mount {
 }
 
 /// Kills the process when `over` is not dropped in time.
-fn watch(process: u32, over: mpsc::Receiver<()>) {
-    let lives_at_most = length().of(LIVES_AT_MOST, LIVES_LONG_AT_MOST);
+fn watch(process: u32, life: Option<Duration>, over: mpsc::Receiver<()>) {
+    let lives_at_most = life.unwrap_or_else(|| length().of(LIVES_AT_MOST, LIVES_LONG_AT_MOST));
     thread::spawn(move || {
         if over.recv_timeout(lives_at_most) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("the mount of process {process} lived for {lives_at_most:?}: it hangs, and is killed");
@@ -58,9 +58,9 @@ fn watch(process: u32, over: mpsc::Receiver<()>) {
 }
 
 impl Mount {
-    /// Starts `command`, which mounts on `point`, and waits for its `ready`.
+    /// Starts `command`, which mounts on `point`, and waits for its `ready`. It lives for `life` at most.
     #[track_caller]
-    pub(crate) fn start(mut command: Command, point: PathBuf, log: &Path) -> Self {
+    pub(crate) fn start(mut command: Command, point: PathBuf, log: &Path, life: Option<Duration>) -> Self {
         let stderr = File::create(log).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let (said, hear) = mpsc::channel();
@@ -71,7 +71,7 @@ impl Mount {
             }
         });
         let (over, watched) = mpsc::channel();
-        watch(child.id(), watched);
+        watch(child.id(), life, watched);
         let mount = Self { child, point, log: log.to_owned(), _over: over };
         match hear.recv_timeout(READY_WITHIN) {
             Ok(line) => assert_eq!(line, "ready", "the first line on stdout"),

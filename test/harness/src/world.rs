@@ -31,6 +31,8 @@ pub struct World {
     emulator: Emulator,
     directory: TempDir,
     mounts: AtomicU32,
+    /// Longest life of a mount, where it is not the usual one.
+    mounts_live: Option<Duration>,
 }
 
 impl World {
@@ -39,7 +41,14 @@ impl World {
     pub fn new(binary: &'static str) -> Self {
         let emulator = Emulator::start(Settings::default()).unwrap();
         emulator.create_container(CONTAINER);
-        Self { binary, emulator, directory: tempfile::tempdir().unwrap(), mounts: AtomicU32::new(0) }
+        Self { binary, emulator, directory: tempfile::tempdir().unwrap(), mounts: AtomicU32::new(0), mounts_live: None }
+    }
+
+    /// The same world, whose mounts may live so long.
+    #[must_use]
+    pub fn with_mounts_of(mut self, life: Duration) -> Self {
+        self.mounts_live = Some(life);
+        self
     }
 
     /// The service, to look into and to turn its knobs.
@@ -111,7 +120,12 @@ impl World {
         let mut all = vec!["mount"];
         all.extend(args);
         all.extend([url, mount_point.to_str().unwrap()]);
-        Mount::start(self.command(&all), mount_point.to_owned(), &self.path(&format!("mnt{number}.log")))
+        Mount::start(
+            self.command(&all),
+            mount_point.to_owned(),
+            &self.path(&format!("mnt{number}.log")),
+            self.mounts_live,
+        )
     }
 
     /// Runs the binary with arguments that must fail: exit code 1, soon, one sentence, no panic.
