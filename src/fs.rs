@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
-//! | how bytes come | `open`, `read`, `seek` |
+//! | how bytes come | `open`, `read`, `growth`, `seek` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | how names change | `create`, `remove`, `rename` |
@@ -29,6 +29,7 @@ mod copy_range;
 mod create;
 mod directory;
 mod error;
+mod growth;
 mod handle;
 mod inode;
 mod last_close;

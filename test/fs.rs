@@ -17,6 +17,8 @@ mod attributes;
 mod copy_range;
 #[path = "fs/core.rs"]
 mod core;
+#[path = "fs/growth.rs"]
+mod growth;
 #[path = "fs/layouts.rs"]
 mod layouts;
 #[path = "fs/locks.rs"]

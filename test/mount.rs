@@ -8,6 +8,7 @@
 //! | `fio` | eight jobs at once verify every block they wrote |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
+//! | `tail` | readers follow a log that grows elsewhere |
 //! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
 //! | `work` | rsync and longer work of git, with modes and times |
 //! | `xattrs` | extended attributes, as programs use them |
@@ -45,6 +46,8 @@ mod overwrites;
 mod posix;
 #[path = "mount/programs.rs"]
 mod programs;
+#[path = "mount/tail.rs"]
+mod tail;
 #[path = "mount/versions.rs"]
 mod versions;
 #[path = "mount/work.rs"]

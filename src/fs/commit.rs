@@ -204,7 +204,7 @@ impl FileSystem {
             || has_same_bytes(&base, &properties)
             || self.has_our_blocks(&name, &base, &properties).await;
         if !same {
-            return Ok(false);
+            return self.follow_growth(inode, &properties).await;
         }
         base.content.repoint(name.clone(), properties.etag.clone());
         let attributes = Attributes::read_from(&properties.metadata);

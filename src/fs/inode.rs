@@ -25,7 +25,7 @@ use super::{
     xattr::MetadataChanges,
 };
 use crate::{
-    blob::{BlobName, BlobProperties, CommittedBlock},
+    blob::{BlobName, BlobProperties, CommittedBlock, ETag},
     cache::Content,
 };
 
@@ -106,6 +106,8 @@ pub struct State {
     pub draining: bool,
     /// The name is about to go or to change: nothing may be sent ahead under it.
     pub name_in_motion: bool,
+    /// The version whose end a reader has reached, and whose blocks were asked for.
+    pub watched: Option<ETag>,
     /// Bytes of `committing` that an append blob has already: an append cannot be taken back.
     pub appended: u64,
     /// Length of block ids that another client's uncommitted blocks force on us until the next commit, in bytes.
@@ -220,6 +222,7 @@ impl Inode {
             staging: BTreeSet::new(),
             draining: false,
             name_in_motion: false,
+            watched: None,
             appended: 0,
             id_length: None,
             orphan: None,

@@ -4,12 +4,16 @@
 //! 12 bytes and more carry 8 random bytes of their writer. On a blob with shorter ones, nobody else may stage: a lease is
 //! held from the first block to the list. Nothing is sent ahead there.
 
-use std::{future::Future, sync::Arc, time::Duration};
-
-use tokio::runtime::Handle;
+use std::{future::Future, time::Duration};
 
 use super::{Error, FileSystem, Result};
-use crate::blob::{BlobName, BlobStore, ErrorKind, LEASE_DURATION, LeaseId};
+use crate::{
+    blob::{BlobName, BlobStore, ErrorKind, LEASE_DURATION, LeaseId},
+    sync::{
+        Arc,
+        tokio::{self, runtime::Handle},
+    },
+};
 
 /// A third of its life: two renewals may be late before it ends.
 const RENEW_EVERY: Duration = Duration::from_secs(LEASE_DURATION.as_secs() / 3);

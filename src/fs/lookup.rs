@@ -104,6 +104,9 @@ impl FileSystem {
                 return Err(no_entry(&shown));
             }
         };
+        if let (Some(child), Some(properties)) = (self.table.child(parent, &shown), &found.properties) {
+            self.follow_growth(&child, properties).await?;
+        }
         self.settle(&directory, &shown, &found)
     }
 
@@ -145,6 +148,11 @@ impl FileSystem {
         }
         match directory.answer(name, self.fresh_for()) {
             Answer::Present(slot) if fresh.is_none_or(|fresh| fresh < slot.seen) => {
+                if let (Some(child), Some(properties)) = (&child, &slot.properties)
+                    && self.may_have_grown(child, properties)
+                {
+                    return Ok(None); // Whether it only grew must be asked.
+                }
                 let found =
                     Found { kind: slot.kind, properties: slot.properties, seen: slot.seen, number: Some(slot.number) };
                 // A name whose properties we do not have (ours once, or a bare prefix) is a directory or must be asked for.
@@ -378,6 +386,7 @@ impl FileSystem {
                 Err(replaced_elsewhere())
             }
             Err(error) => Err(Error::from_store(format!("cannot check {blob}"), error)),
+            Ok(properties) if self.follow_growth(inode, &properties).await? => Ok(None),
             Ok(properties) => {
                 let kind = Kind::of(&properties.metadata);
                 let found = Found { kind, properties: Some(Arc::new(properties)), seen: asked, number: None };

@@ -42,7 +42,8 @@ pub struct Limits {
     pub block_bytes: u64,
     /// Blocks from this size on are not sent again for the sake of what is written beside them.
     pub merge_bytes: u64,
-    /// A kept part of a cut block that is smaller than this is sent, not copied: it saves a request and a small block.
+    /// A kept part of a cut block that is smaller than this is sent, not copied: it saves a request and a small block, and
+    /// what is sent has a checksum.
     pub copy_bytes_min: u64,
     /// Largest range that one Put Block From URL copies. 100 MiB is what every service version takes.
     pub copy_bytes: u64,
@@ -61,7 +62,7 @@ impl Default for Limits {
             request_bytes: 128 << 10,
             block_bytes: 8 * MIB,
             merge_bytes: 256 << 10,
-            copy_bytes_min: 64 << 10,
+            copy_bytes_min: 256 << 10,
             copy_bytes: 100 * MIB,
             zero_bytes: MIB,
             // A list of 32 blocks is 1.5 KiB, one of 2048 is 96 KiB.

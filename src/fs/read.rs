@@ -110,7 +110,12 @@ impl FileSystem {
                 }
             };
             match result {
-                Ok(data) => return Ok(data),
+                Ok(data) => {
+                    if let Some(base) = &base {
+                        self.watch_end(inode, base, range.end);
+                    }
+                    return Ok(data);
+                }
                 Err(error) if is_replaced(&error) => self.follow(inode, base.as_ref(), error).await?,
                 Err(error) => return Err(Error::from_store("cannot read", error)),
             }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::{
     Error, FileSystem, Result,
+    growth::checksum,
     inode::{Fate, Inode, State},
     overlay::{BUFFER_BYTES, StagedRun},
     plan::Limits,
@@ -29,12 +30,16 @@ const STRETCHES: [(u64, u64); 3] = [(32 << 30, 8 * MIB), (480 << 30, 64 * MIB), 
 /// Stretches of one file on their way at once: enough to fill 16 connections (DESIGN 5), few enough to leave memory to
 /// other writers. A guess until the write benchmark exists.
 const STAGING_MAX: usize = 16;
-/// Length of the block ids that we choose: a nonce of the writer, a mark, a counter.
-const BLOCK_ID_BYTES: usize = 16;
+/// Length of the block ids that we choose: a nonce of the writer, a mark, a counter, the checksum of the block.
+const BLOCK_ID_BYTES: usize = BLOCK_ID_BYTES_MARK + 8;
 const NONCE_BYTES: usize = 8;
 /// Says that a block was written by this program, on whatever node, which never writes other bytes under the same id: the
 /// nonce is its process's own, and the counter (of 40 bits) counts no number twice.
 const MARK: &[u8] = b"azb";
+/// The same, and that the block's CRC64 follows.
+const MARK_CHECKSUM: &[u8] = b"azc";
+/// Ids from this length on have room for nonce, mark and counter.
+const BLOCK_ID_BYTES_MARK: usize = 16;
 /// Ids from this length on have room for the nonce and a counter of 32 bits.
 const BLOCK_ID_BYTES_NONCE: usize = NONCE_BYTES + 4;
 
@@ -60,6 +65,17 @@ impl Writer {
         Self { nonce, next: AtomicU64::new(0), no_copies: AtomicBool::new(false), divisor: divisor.max(1) }
     }
 
+    /// As [`Self::block_id`], for a block whose CRC64 is known.
+    #[must_use]
+    pub fn block_id_of(&self, length: usize, checksum: Option<u64>) -> BlockId {
+        let id = self.block_id(length);
+        let Some(checksum) = checksum.filter(|_| length >= BLOCK_ID_BYTES) else { return id };
+        let mut bytes = id.0.to_vec();
+        bytes.splice(NONCE_BYTES..NONCE_BYTES + MARK.len(), MARK_CHECKSUM.iter().copied());
+        bytes.splice(BLOCK_ID_BYTES_MARK..BLOCK_ID_BYTES, checksum.to_be_bytes());
+        BlockId(Bytes::from(bytes))
+    }
+
     /// A new id of `length` bytes, which all ids of the blob have. Ids too short for the nonce get random bytes: such
     /// blobs were written by clients with ids of a few bytes, where only a lease is exact (DESIGN 10.7), and where the
     /// caller must see to it that the id is free.
@@ -71,7 +87,7 @@ impl Writer {
             bytes.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
         } else {
             bytes.extend_from_slice(&self.nonce);
-            if length < BLOCK_ID_BYTES {
+            if length < BLOCK_ID_BYTES_MARK {
                 bytes.extend_from_slice(&count[4..]);
             } else {
                 bytes.extend_from_slice(MARK);
@@ -115,6 +131,21 @@ impl Writer {
     pub fn made(&self, id: &BlockId) -> bool {
         id.0.len() >= BLOCK_ID_BYTES_NONCE && id.0[..NONCE_BYTES] == self.nonce
     }
+}
+
+/// Whether the id says that this program made it, on this node or another.
+#[must_use]
+pub fn is_marked(id: &BlockId) -> bool {
+    let mark = id.0.get(NONCE_BYTES..NONCE_BYTES + MARK.len());
+    id.0.len() >= BLOCK_ID_BYTES_MARK && (mark == Some(MARK) || mark == Some(MARK_CHECKSUM))
+}
+
+/// The CRC64 of a block, where its id holds it.
+#[must_use]
+pub fn checksum_of(id: &BlockId) -> Option<u64> {
+    let mark = id.0.get(NONCE_BYTES..NONCE_BYTES + MARK.len());
+    let bytes = id.0.get(BLOCK_ID_BYTES_MARK..BLOCK_ID_BYTES).filter(|_| mark == Some(MARK_CHECKSUM))?;
+    bytes.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// Whether ids of this length have room for a nonce: no other writer stages under them.
@@ -190,7 +221,7 @@ impl FileSystem {
 
     /// Sends one stretch in the background, if all of it is there and nothing speaks against it.
     fn stage(self: &Arc<Self>, inode: &Arc<Inode>, range: Range<u64>) {
-        let (body, fingerprint, id) = {
+        let (body, fingerprint, id_length) = {
             let mut state = inode.state.lock();
             if !may_stage(&state) || state.staging.contains(&range.start) {
                 return;
@@ -200,10 +231,11 @@ impl FileSystem {
             let Some(body) = overlay.share(&range) else { return };
             let fingerprint = overlay.fingerprint(&range);
             state.staging.insert(range.start);
-            (body, fingerprint, self.writer.block_id(id_length))
+            (body, fingerprint, id_length)
         };
         let (file_system, inode) = (Arc::clone(self), Arc::clone(inode));
         self.resources.runtime.spawn(async move {
+            let id = file_system.writer.block_id_of(id_length, Some(checksum::of_body(&body)));
             let result = file_system.stage_block(&inode, &id, &body).await;
             let sent = result.is_ok();
             file_system.finish_staging(&inode, StagedRun { range, id }, &fingerprint, result);

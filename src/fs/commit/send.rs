@@ -7,17 +7,18 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use parking_lot::Mutex;
 
 use super::super::{
     Error, FileSystem, Result,
+    growth::checksum,
     inode::{Base, Inode},
     overlay::Overlay,
     plan::{Part, Plan, is_one_request, plan},
     stage::{Writer, has_nonce},
 };
-use crate::blob::{
-    BlobName, BlobStore, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions,
+use crate::{
+    blob::{BlobName, BlobStore, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions},
+    sync::Mutex,
 };
 
 /// Blocks of one commit under way at once; the store bounds what the node sends in all.
@@ -30,6 +31,8 @@ struct Sending<'a> {
     name: &'a BlobName,
     layer: &'a Arc<Overlay>,
     base: Option<&'a Arc<Base>>,
+    /// The committed blocks of `base`.
+    blocks: &'a [CommittedBlock],
     /// Length of the blob's block ids.
     id_length: usize,
     /// Ids that are in use, where they are so short that chance could find one of them.
@@ -41,10 +44,10 @@ impl Sending<'_> {
         Error::from_store(format!("cannot save {}", self.name), error)
     }
 
-    /// An id that no block of the blob has.
-    fn new_id(&self, writer: &Writer) -> BlockId {
+    /// An id that no block of the blob has, for a block with this CRC64 (where it is known).
+    fn new_id(&self, writer: &Writer, checksum: Option<u64>) -> BlockId {
         loop {
-            let id = writer.block_id(self.id_length);
+            let id = writer.block_id_of(self.id_length, checksum);
             if has_nonce(self.id_length) || self.taken.lock().insert(id.clone()) {
                 return id;
             }
@@ -70,14 +73,14 @@ impl FileSystem {
         let id_length = inode.state.lock().block_id_length();
         let taken = blocks.iter().filter(|_| !has_nonce(id_length)).map(|block| block.id.clone()).collect();
         let store = Arc::clone(&self.store);
-        let sending = Sending { store, name, layer, base, id_length, taken: Mutex::new(taken) };
+        let sending = Sending { store, name, layer, base, blocks: &blocks, id_length, taken: Mutex::new(taken) };
         match plan(layer, &blocks, base_length, &self.writer.limits(id_length)) {
             Plan::PutBlob => {
                 let body = self.body_of(layer, base, 0..layer.size()).await?;
                 let committed = self.store.put_blob(name, body, options).await;
                 Ok((committed.map_err(|error| sending.failed(error))?, Vec::new()))
             }
-            Plan::Blocks(parts) => self.send_blocks(inode, sending, &parts, &blocks, options).await,
+            Plan::Blocks(parts) => self.send_blocks(inode, sending, &parts, options).await,
         }
     }
 
@@ -87,14 +90,13 @@ impl FileSystem {
         inode: &Inode,
         mut sending: Sending<'_>,
         parts: &[Part],
-        blocks: &[CommittedBlock],
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
-        match self.send_under_lease(&mut sending, parts, blocks, options).await {
+        match self.send_under_lease(&mut sending, parts, options).await {
             Err(error) if error.kind() == Some(ErrorKind::BlockIdLength) => {
                 self.adopt_id_length(inode, sending.name).await?;
                 sending.id_length = inode.state.lock().block_id_length();
-                self.send_under_lease(&mut sending, parts, blocks, options).await
+                self.send_under_lease(&mut sending, parts, options).await
             }
             sent => sent,
         }
@@ -104,13 +106,12 @@ impl FileSystem {
         self: &Arc<Self>,
         sending: &mut Sending<'_>,
         parts: &[Part],
-        blocks: &[CommittedBlock],
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let lease = if has_nonce(sending.id_length) { None } else { self.lease(sending.name).await? };
-        let Some(lease) = lease else { return self.send_list(sending, parts, blocks, options).await };
+        let Some(lease) = lease else { return self.send_list(sending, parts, options).await };
         sending.store = Arc::clone(&lease.store);
-        let sent = lease.keep_while(self.send_list(sending, parts, blocks, options)).await;
+        let sent = lease.keep_while(self.send_list(sending, parts, options)).await;
         lease.release().await;
         sent
     }
@@ -119,11 +120,10 @@ impl FileSystem {
         self: &Arc<Self>,
         sending: &Sending<'_>,
         parts: &[Part],
-        blocks: &[CommittedBlock],
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let list = self.send_parts(sending, parts).await?;
-        let committed = sending.store.put_block_list(sending.name, &listed(&list, blocks), options).await;
+        let committed = sending.store.put_block_list(sending.name, &listed(&list, sending.blocks), options).await;
         Ok((committed.map_err(|error| sending.failed(error))?, list))
     }
 
@@ -174,7 +174,7 @@ impl FileSystem {
     }
 
     async fn send_block(&self, sending: &Sending<'_>, body: Body) -> Result<BlockId> {
-        let id = sending.new_id(&self.writer);
+        let id = sending.new_id(&self.writer, Some(checksum::of_body(&body)));
         sending.store.put_block(sending.name, &id, body).await.map_err(|error| sending.failed(error))?;
         Ok(id)
     }
@@ -196,7 +196,8 @@ impl FileSystem {
             }
             Part::Copy(range) => {
                 let Some(base) = sending.base else { return Ok(Vec::new()) };
-                let (name, id) = (sending.name, sending.new_id(&self.writer));
+                let checksum = checksum::of_blocks(sending.blocks, range).or_else(|| self.cached_checksum(base, range));
+                let (name, id) = (sending.name, sending.new_id(&self.writer, checksum));
                 let version = &base.properties.etag;
                 match sending.store.put_block_from_url(name, &id, name, range.clone(), version).await {
                     Ok(()) => Ok(vec![block(id, range)]),
@@ -208,6 +209,12 @@ impl FileSystem {
                 }
             }
         }
+    }
+
+    /// The CRC64 of bytes that are copied, where they are at hand.
+    fn cached_checksum(&self, base: &Base, range: &Range<u64>) -> Option<u64> {
+        let found = self.cache().peek(&base.content, range)?;
+        Some(checksum::of_slices(found.slices()))
     }
 
     /// Where the service cannot copy: reads and sends, block by block.

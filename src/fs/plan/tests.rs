@@ -260,8 +260,8 @@ struct Cost {
     size: u64,
 }
 
-/// An element of a list: `<Committed>` around 16 bytes in base64.
-const LISTED_BYTES: u64 = 47;
+/// An element of a list: `<Committed>` around 24 bytes in base64.
+const LISTED_BYTES: u64 = 55;
 
 fn append(lengths: impl Iterator<Item = usize>, limits: &Limits) -> Cost {
     let pool = Pool::new(Budget::new(64 << 20));
