@@ -5,10 +5,13 @@
 //! |---|---|
 //! | `everyday` | editors, dd, archivers, Python's standard library, logrotate, inotify: the same as on a local disk |
 //! | `git` | git: clone, branches, worktree, stash, gc, fsck |
+//! | `backups` | restic and borg with their repositories in a volume |
 //! | `builds` | cargo and make: exec, mmap, and times that tell what is new |
+//! | `npm` | packages, links to programs, a cache |
 //! | `pip` | a virtual environment, a wheel, imports |
 //! | `sqlite` | SQLite with and without a write-ahead log, killed and killed with its mount |
-//! | `mariadb` | backups of MariaDB: dumped through one mount, restored through another |
+//! | `mariadb` | MariaDB, killed and killed with its mount; its backups, restored through another mount |
+//! | `pod` | a web application with another user, and the mount options of blobfuse |
 //! | `postgres` | PostgreSQL under pgbench, killed and killed with its mount |
 //! | `ray_logs` | the logs of a Ray cluster: appended, rotated, and read elsewhere meanwhile |
 //! | `rsync`, `tar`, `azcopy` | copies that keep every attribute |
@@ -23,6 +26,8 @@
 mod azcopy;
 #[path = "programs/background.rs"]
 mod background;
+#[path = "programs/backups.rs"]
+mod backups;
 #[path = "programs/builds.rs"]
 mod builds;
 #[path = "programs/everyday.rs"]
@@ -33,8 +38,12 @@ mod git;
 mod listing;
 #[path = "programs/mariadb.rs"]
 mod mariadb;
+#[path = "programs/npm.rs"]
+mod npm;
 #[path = "programs/pip.rs"]
 mod pip;
+#[path = "programs/pod.rs"]
+mod pod;
 #[path = "programs/postgres.rs"]
 mod postgres;
 #[path = "programs/ray_logs.rs"]

@@ -4,7 +4,7 @@
 //! directory's rename that breaks off leaves every blob under its old or its new name (or, for moments, both), and
 //! doing it again finishes it.
 
-use std::{ffi::OsStr, sync::Arc};
+use std::{collections::HashMap, ffi::OsStr, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -207,10 +207,11 @@ impl FileSystem {
         // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
         let copies: Vec<_> = moves.iter().map(|moved| self.copy_resumably(moved)).collect();
         let copied: Vec<Committed> = futures::stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await?;
+        let by_name = moves.iter().zip(&copied).map(|(moved, committed)| (moved.from.as_str(), (moved, committed)));
+        let by_name: HashMap<_, _> = by_name.collect();
+        self.read_copies_below(source, from.as_str(), &by_name);
         let deletes: Vec<_> = moves.iter().rev().map(|moved| self.delete_source(moved)).collect();
         futures::stream::iter(deletes).buffered(COPIES_AT_ONCE).try_collect::<Vec<()>>().await?;
-        let by_name = moves.iter().zip(&copied).map(|(moved, committed)| (moved.from.as_str(), (&moved.to, committed)));
-        let by_name: std::collections::HashMap<_, _> = by_name.collect();
         self.repoint_below(source, from.as_str(), &by_name);
         Ok(())
     }
@@ -269,16 +270,21 @@ impl FileSystem {
         found
     }
 
-    fn repoint_below(
-        &self,
-        directory: &Arc<Inode>,
-        path: &str,
-        moved: &std::collections::HashMap<&str, (&BlobName, &Committed)>,
-    ) {
-        let mut waiting = vec![(Arc::clone(directory), path.to_owned())];
-        while let Some((inode, path)) = waiting.pop() {
-            if let Some((name, committed)) = moved.get(path.as_str()) {
-                self.repoint(&inode, name, committed);
+    /// Open files go on reading from the copies, before their sources go: nobody holds still those that are only read.
+    fn read_copies_below(&self, directory: &Arc<Inode>, path: &str, moved: &HashMap<&str, (&Move, &Committed)>) {
+        for (inode, path) in self.known_below(directory, path) {
+            let Some((moved, committed)) = moved.get(path.as_str()) else { continue };
+            let base = inode.state.lock().base.clone();
+            if let Some(base) = base.filter(|base| base.properties.etag == moved.etag) {
+                base.content.repoint(moved.to.clone(), committed.etag.clone());
+            }
+        }
+    }
+
+    fn repoint_below(&self, directory: &Arc<Inode>, path: &str, moved: &HashMap<&str, (&Move, &Committed)>) {
+        for (inode, path) in self.known_below(directory, path) {
+            if let Some((moved, committed)) = moved.get(path.as_str()) {
+                self.repoint(&inode, &moved.to, committed);
             }
             if let Some(known) = &inode.directory {
                 known.renew(|name| {
@@ -286,12 +292,22 @@ impl FileSystem {
                     moved.get(format!("{path}/{}", component.text).as_str()).map(|(_, committed)| (*committed).clone())
                 });
             }
+        }
+    }
+
+    /// A directory at `path` and all that is known below it, with their paths.
+    fn known_below(&self, directory: &Arc<Inode>, path: &str) -> Vec<(Arc<Inode>, String)> {
+        let mut found = Vec::new();
+        let mut waiting = vec![(Arc::clone(directory), path.to_owned())];
+        while let Some((inode, path)) = waiting.pop() {
             for (name, child) in self.table.children(inode.number) {
                 if let Ok(component) = self.naming.component(name.as_ref().as_ref()) {
                     waiting.push((child, format!("{path}/{}", component.text)));
                 }
             }
+            found.push((inode, path));
         }
+        found
     }
 
     /// The new name leads to the source's inode, here and in what is known of both directories.

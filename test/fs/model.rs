@@ -21,6 +21,7 @@ mod oracle;
 #[path = "model/step.rs"]
 mod step;
 
+use harness::length;
 use proptest::{
     collection::vec,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -28,8 +29,8 @@ use proptest::{
 
 use self::{oracle::Oracle, step::Step};
 
-/// Cases of one run; each is up to `STEPS_MAX` steps and takes 0.2 s.
-const CASES: u32 = 120;
+/// Cases of a short and of a long run; each is up to `STEPS_MAX` steps and takes 0.2 s.
+const CASES: (u32, u32) = (120, 6000);
 const STEPS_MAX: usize = 60;
 
 fn run(steps: &[Step]) {
@@ -49,7 +50,7 @@ fn number_from_environment(name: &str) -> Option<u32> {
 
 #[test]
 fn two_nodes_and_a_stranger_get_what_is_promised_whatever_they_do() {
-    let cases = number_from_environment("PROPTEST_CASES").unwrap_or(CASES);
+    let cases = number_from_environment("PROPTEST_CASES").unwrap_or(length().of(CASES.0, CASES.1));
     let seed = [number_from_environment("AZBLOB_TEST_SEED").unwrap_or(1).to_be_bytes(); 8].concat();
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));

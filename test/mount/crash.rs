@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness::length;
 use nix::sys::signal::Signal;
 
 use crate::world;
@@ -15,8 +16,8 @@ use crate::world;
 /// Sizes on both sides of what one Put Blob carries.
 const SIZES: [usize; 3] = [10_000, 700_000, 9 << 20];
 
-/// Long enough that every writer is in the middle of something.
-const WRITE_FOR: Duration = Duration::from_secs(3);
+/// Long enough that every writer is in the middle of something, in a short and in a long run.
+const WRITE_FOR: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(40));
 
 /// Acknowledged files without which the test says nothing, and how long they may take on a busy machine.
 const FILES_MIN: usize = 10;
@@ -72,7 +73,8 @@ fn everything_acknowledged_before_kill_9_is_whole_and_nothing_half_written_shows
             .collect()
     };
     let started = Instant::now();
-    while started.elapsed() < WRITE_FOR || acknowledged().len() < FILES_MIN {
+    let write_for = length().of(WRITE_FOR.0, WRITE_FOR.1);
+    while started.elapsed() < write_for || acknowledged().len() < FILES_MIN {
         assert!(started.elapsed() < WRITE_MAX, "too few files to say anything: {}", acknowledged().len());
         thread::sleep(Duration::from_millis(20));
     }

@@ -17,7 +17,7 @@ use nix::{
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What a program may take to start or to end on a machine that is shared with a build.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// See the module's doc.
 pub struct Background {

@@ -55,10 +55,7 @@ impl<'a> Cluster<'a> {
     fn create(world: &'a World, root: &Path) -> Self {
         let user = User::from_name(USER).unwrap().expect("the package's user");
         let local = world.directory("local");
-        // The directory of a world is root's alone; its socket is for another user.
-        for directory in [world.path("."), local.clone()] {
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        world.open_to_other_users();
         let cluster = Self { world, local };
         let data = root.join("data");
         fs::create_dir(&data).unwrap();

@@ -6,7 +6,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use harness::{World, length};
@@ -116,6 +116,11 @@ fn twenty_appenders_that_rotate_their_logs_lose_and_tear_no_line_while_another_m
     let (here, there) = (world.mount(&[]), world.mount(&["--metadata-ttl", "200ms"]));
     let session = "log/ray-cluster_default/session_2026-01-01_00-00-00_000000_1/logs";
     fs::create_dir_all(here.path(session)).unwrap();
+    // Its absence may be remembered for the metadata TTL.
+    let appears = Instant::now() + Duration::from_secs(20);
+    while !there.path(session).exists() {
+        assert!(Instant::now() < appears, "the other mount does not see the directory");
+    }
     let mut workers = start_workers(&world, &here.path(session), lines);
     let mut seen = Vec::new();
     while workers.iter_mut().any(Background::runs) {

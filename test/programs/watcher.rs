@@ -28,9 +28,10 @@ const POLL: Duration = Duration::from_millis(50);
 /// What makes a file another than it was: size and time of change.
 type Version = (u64, i64, i64);
 
-/// A data set says its length and version in each line.
+/// A data set says its length and version in each line. Versions differ in length: to the service, two uploads within one
+/// second have one time.
 fn data_set(number: usize, version: usize) -> String {
-    let lines = 1000 + number * 50;
+    let lines = 1000 + number * 50 + version;
     (0..lines).map(|line| format!("set {number} version {version} line {line} of {lines}\n")).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -81,6 +82,11 @@ impl World {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    /// Lets other users into its directory: mounts for several users, servers that refuse to be root.
+    pub fn open_to_other_users(&self) {
+        fs::set_permissions(self.directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
     }
 
     /// The binary, with an environment that holds the emulator's key and nothing of the caller's.
