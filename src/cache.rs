@@ -28,7 +28,7 @@ mod writes;
 
 pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};
 pub use block_cache::{BlockCache, BlockCacheGauges};
-pub use budget::{Budget, BudgetGauges, Class, MEMORY_BYTES_MIN, Reclaim, Reservation};
+pub use budget::{Budget, BudgetGauges, Class, DirtyShare, MEMORY_BYTES_MIN, Reclaim, Reservation};
 pub use content::{Content, ContentId, Source};
 pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Pool};
 pub use registry::Registry;
@@ -58,11 +58,28 @@ pub struct CacheOptions {
     pub memory_bytes: u64,
     /// Most bytes that one stream fetches ahead; 0 fetches nothing ahead but the rest of a block.
     pub read_ahead_bytes: u64,
+    /// How many volumes share the memory.
+    pub volumes: Volumes,
+}
+
+/// How many volumes share a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Volumes {
+    /// One: all memory for dirty data is its own.
+    One,
+    /// Any number: none holds more than half of the memory for dirty data, so that one whose service is silent or
+    /// refuses it leaves room to the others.
+    #[default]
+    Many,
 }
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        Self { memory_bytes: MEMORY_BYTES_DEFAULT, read_ahead_bytes: READ_AHEAD_BYTES_DEFAULT }
+        Self {
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            read_ahead_bytes: READ_AHEAD_BYTES_DEFAULT,
+            volumes: Volumes::default(),
+        }
     }
 }
 
@@ -79,6 +96,7 @@ struct Shared {
     contents: Arc<Registry>,
     runtime: Handle,
     read_ahead_bytes: u64,
+    volumes: Volumes,
     active_windows: Arc<AtomicUsize>,
     counters: Arc<Counters>,
 }
@@ -138,6 +156,7 @@ impl Cache {
                 contents: Arc::default(),
                 runtime,
                 read_ahead_bytes: options.read_ahead_bytes,
+                volumes: options.volumes,
                 active_windows: Arc::default(),
                 counters: Arc::default(),
             }),
@@ -154,6 +173,16 @@ impl Cache {
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.shared.pool
+    }
+
+    /// One volume's part of the memory for dirty data.
+    #[must_use]
+    pub fn dirty_share(&self) -> DirtyShare {
+        let parts = match self.shared.volumes {
+            Volumes::One => 1,
+            Volumes::Many => 2,
+        };
+        self.budget().dirty_share(parts)
     }
 
     /// The content of a blob's version, shared with everybody who opened it in the same authorization `scope`; see

@@ -8,6 +8,7 @@
 //! | how bytes come | `open`, `read`, `growth`, `seek` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
+//! | files without a name | `remove`, `orphan` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
 //! | who keeps whom out | `lock` |
@@ -41,6 +42,7 @@ mod lookup;
 mod lost_found;
 mod name;
 mod open;
+mod orphan;
 mod overlay;
 mod plan;
 #[cfg(test)]
@@ -80,8 +82,8 @@ pub use write::WriteMode;
 pub use xattr::SetXattr;
 
 use crate::{
-    blob::{BlobName, BlobStore},
-    cache::{Cache, Pool},
+    blob::{BlobName, BlobStore, RequestLimits},
+    cache::{Cache, DirtyShare, Pool},
 };
 use attributes::Attributes;
 use handle::HandleTable;
@@ -122,6 +124,8 @@ pub struct Settings {
     pub consistency: Consistency,
     /// How old names and attributes may be.
     pub metadata_ttl: Duration,
+    /// How long requests may take.
+    pub limits: RequestLimits,
     /// Shows unrepresentable names under escapes.
     pub escape_names: bool,
     /// Refuses every change with EROFS, for all views.
@@ -142,6 +146,7 @@ impl Default for Settings {
             scope: String::new(),
             consistency: Consistency::default(),
             metadata_ttl: METADATA_TTL_DEFAULT,
+            limits: RequestLimits::STANDARD,
             escape_names: false,
             read_only: false,
             excl_strict: false,
@@ -176,6 +181,10 @@ pub struct FileSystem {
     views: Views,
     writer: stage::Writer,
     checked_opens: open::CheckedOpens,
+    /// What it may hold of the memory for dirty data.
+    dirty_share: DirtyShare,
+    /// Who we are to the hidden copies of our open files.
+    orphan_owner: String,
     /// Files moved to lost+found.
     set_aside_count: AtomicU64,
     link_refusal: std::sync::Once,
@@ -194,6 +203,7 @@ impl FileSystem {
         let writer = stage::Writer::new(settings.block_divisor);
         let file_system = Arc::new(Self {
             store,
+            dirty_share: resources.cache.dirty_share(),
             resources,
             settings,
             naming,
@@ -203,11 +213,13 @@ impl FileSystem {
             views: Views::default(),
             writer,
             checked_opens: open::CheckedOpens::default(),
+            orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),
             link_refusal: std::sync::Once::new(),
             locks: lock::Locks::default(),
         });
         file_system.load_root().await?;
+        file_system.sweep_regularly();
         Ok(file_system)
     }
 

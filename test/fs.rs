@@ -17,6 +17,8 @@ mod attributes;
 mod copy_range;
 #[path = "fs/core.rs"]
 mod core;
+#[path = "fs/deadlines.rs"]
+mod deadlines;
 #[path = "fs/growth.rs"]
 mod growth;
 #[path = "fs/layouts.rs"]
@@ -27,6 +29,8 @@ mod locks;
 mod model;
 #[path = "fs/reading.rs"]
 mod reading;
+#[path = "fs/refusals.rs"]
+mod refusals;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
 #[path = "fs/xattrs.rs"]

@@ -13,7 +13,9 @@
 //! | `work` | rsync and longer work of git, with modes and times |
 //! | `xattrs` | extended attributes, as programs use them |
 //! | `failures` | what cannot be mounted says why and how to mend it, soon, and leaves nothing behind |
-//! | `crash` | what was acknowledged survives kill -9 |
+//! | `crash`, `kills` | what was acknowledged survives kill -9, two hundred times |
+//! | `conflicts` | eight writers on two mounts lose no update without ESTALE |
+//! | `silence` | a service that is silent or refuses: everything ends, and nothing is dropped |
 //! | `locks` | flock and fcntl between programs |
 //! | `memory` | memory stays inside the budget |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
@@ -24,6 +26,8 @@
 
 #[path = "mount/azurite.rs"]
 mod azurite;
+#[path = "mount/conflicts.rs"]
+mod conflicts;
 #[path = "mount/crash.rs"]
 mod crash;
 #[path = "mount/data.rs"]
@@ -34,6 +38,8 @@ mod ending;
 mod failures;
 #[path = "mount/fio.rs"]
 mod fio;
+#[path = "mount/kills.rs"]
+mod kills;
 #[path = "mount/locks.rs"]
 mod locks;
 #[path = "mount/memory.rs"]
@@ -46,6 +52,8 @@ mod overwrites;
 mod posix;
 #[path = "mount/programs.rs"]
 mod programs;
+#[path = "mount/silence.rs"]
+mod silence;
 #[path = "mount/tail.rs"]
 mod tail;
 #[path = "mount/versions.rs"]

@@ -259,6 +259,10 @@ impl BlobStore for AzureStore {
         url.unwrap_or_else(|| format!("{}/{name}", self.shared.identity))
     }
 
+    fn limits(&self) -> RequestLimits {
+        self.limits
+    }
+
     async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download> {
         get::get(self, name, range, condition).await
     }

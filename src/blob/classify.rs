@@ -52,11 +52,9 @@ fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
         | "LeaseIdMismatchWithContainerOperation"
         | "SnapshotsPresent"
         | "PendingCopyOperation"
-        | "BlobImmutableDueToPolicy"
-        | "BlobImmutableDueToLegalHold"
         | "BlobBeingRehydrated"
-        | "CopyAcrossAccountsNotSupported"
-        | "ContainerImmutableDueToPolicy" => Kind::Blocked,
+        | "CopyAcrossAccountsNotSupported" => Kind::Blocked,
+        "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold" | "ContainerImmutableDueToPolicy" => Kind::Protected,
         "BlockCountExceedsLimit"
         | "UncommittedBlockCountExceedsLimit"
         | "RequestBodyTooLarge"

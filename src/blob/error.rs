@@ -18,10 +18,12 @@ pub enum ErrorKind {
     NotModified,
     /// The service refuses the credential (401, 403), or the credential cannot be used.
     Denied,
-    /// A lease, legal hold, immutability policy, snapshot or pending copy is in the way (409 and some 412 codes).
+    /// A lease, snapshot or pending copy is in the way (409 and some 412 codes): it may end.
     Blocked,
     /// A directory of a hierarchical account has something in it (409 DirectoryNotEmpty).
     NotEmpty,
+    /// A legal hold or an immutability policy forbids the change (409).
+    Protected,
     /// The blob is archived and must be rehydrated before it can be read (409 BlobArchived).
     Archived,
     /// Too busy (429, 503 ServerBusy): retries were exhausted.

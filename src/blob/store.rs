@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use super::{BlobName, Body, HierarchicalStore, Leases, Result};
+use super::{BlobName, Body, HierarchicalStore, Leases, RequestLimits, Result};
 
 /// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -237,6 +237,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// URL of a blob, without a credential, for people and other tools.
     fn url(&self, name: &BlobName) -> String {
         format!("{}/{name}", self.identity())
+    }
+
+    /// How long its calls may take, for those who wait for calls of others.
+    fn limits(&self) -> RequestLimits {
+        RequestLimits::STANDARD
     }
 
     /// Reads `range` of a blob. A range behind the end delivers nothing and is no error.

@@ -6,7 +6,8 @@
 //!
 //! - A *demand* reservation may have every clean byte, prefetched ones included, and waits in turn when all is pinned.
 //!   It holds nothing else while it waits (the reader lets go of its blocks first), so waiters cannot block each other.
-//! - *Dirty* data has at most [`DIRTY_SHARE`] of the memory. Writers wait for commits, never for each other's reads.
+//! - *Dirty* data has at most [`DIRTY_SHARE`] of the memory. Writers wait for commits, never for each other's reads. One
+//!   volume has at most its [`DirtyShare`] of that, and who waits because of it holds nobody else up.
 //! - *Prefetch* never waits and never pushes out what somebody prefetched and has not read yet: it is refused, and the
 //!   window of its stream shrinks.
 
@@ -99,8 +100,48 @@ struct State {
     dirty_waiters: VecDeque<Waiter>,
 }
 
-struct Waiter {
+/// One volume's part of the memory for dirty data. Cloning gives another handle to the same part.
+#[derive(Clone, Debug)]
+pub struct DirtyShare {
+    share: Arc<Share>,
+}
+
+#[derive(Debug)]
+struct Share {
+    limit_bytes: u64,
+    /// Changed under the budget's lock only.
+    used_bytes: AtomicU64,
+}
+
+impl Share {
+    /// Whether it may hold `bytes` more. As with a class, the first reservation always may.
+    fn admits(&self, bytes: u64) -> bool {
+        let used = self.used_bytes.load(Ordering::Relaxed);
+        used == 0 || used + bytes <= self.limit_bytes
+    }
+}
+
+/// What somebody asks for.
+#[derive(Clone)]
+struct Wanted {
+    class: Class,
     bytes: u64,
+    /// Of dirty data: the volume's part.
+    share: Option<Arc<Share>>,
+}
+
+impl Wanted {
+    fn of(class: Class, bytes: u64) -> Self {
+        Self { class, bytes, share: None }
+    }
+
+    fn within_share(&self) -> bool {
+        self.share.as_ref().is_none_or(|share| share.admits(self.bytes))
+    }
+}
+
+struct Waiter {
+    wanted: Wanted,
     grant: oneshot::Sender<Reservation>,
 }
 
@@ -115,11 +156,19 @@ impl State {
     }
 }
 
+impl State {
+    /// The first writer who waits for the memory of all and not for its own volume's.
+    fn first_dirty(&self) -> Option<usize> {
+        self.dirty_waiters.iter().position(|waiter| waiter.wanted.within_share())
+    }
+}
+
 /// Bytes of the budget that somebody holds; dropping it gives them back and serves whoever waits.
 pub struct Reservation {
     inner: Arc<Inner>,
     class: AtomicU8,
     bytes: u64,
+    share: Option<Arc<Share>>,
 }
 
 impl Budget {
@@ -163,16 +212,33 @@ impl Budget {
         *self.inner.reclaimer.write() = Some(reclaimer);
     }
 
+    /// A volume's part of the memory for dirty data: one part in `parts`.
+    #[must_use]
+    pub fn dirty_share(&self, parts: u64) -> DirtyShare {
+        let limit_bytes = self.inner.limit(Class::Dirty) / parts.max(1);
+        DirtyShare { share: Arc::new(Share { limit_bytes, used_bytes: AtomicU64::new(0) }) }
+    }
+
     /// Reserves without waiting; clean memory is reclaimed for it where the class may. `None` when the class is at its
     /// limit, when somebody more urgent waits, or when all memory is pinned.
     #[must_use]
     pub fn try_reserve(&self, class: Class, bytes: u64) -> Option<Reservation> {
+        self.try_wanted(&Wanted::of(class, bytes))
+    }
+
+    /// As [`Self::try_reserve`], for dirty data of one volume.
+    #[must_use]
+    pub fn try_reserve_dirty(&self, share: &DirtyShare, bytes: u64) -> Option<Reservation> {
+        self.try_wanted(&Wanted { class: Class::Dirty, bytes, share: Some(Arc::clone(&share.share)) })
+    }
+
+    fn try_wanted(&self, wanted: &Wanted) -> Option<Reservation> {
         for _ in 0..RECLAIM_TRIES_MAX {
-            match self.inner.admit(class, bytes) {
-                Admission::Granted => return Some(self.inner.reservation(class, bytes)),
+            match self.inner.admit(wanted) {
+                Admission::Granted => return Some(self.inner.reservation(wanted)),
                 Admission::Refused => return None,
                 Admission::Short(missing) => {
-                    if self.inner.reclaim(missing, class) == 0 {
+                    if self.inner.reclaim(missing, wanted.class) == 0 {
                         return None;
                     }
                 }
@@ -186,14 +252,23 @@ impl Budget {
     ///
     /// Cancel-safe: a dropped future gives its place, or what it was granted, back.
     pub async fn reserve(&self, class: Class, bytes: u64) -> Reservation {
-        if let Some(reservation) = self.try_reserve(class, bytes) {
+        self.wait_for(Wanted::of(class, bytes)).await
+    }
+
+    /// As [`Self::reserve`], for dirty data of one volume.
+    pub async fn reserve_dirty(&self, share: &DirtyShare, bytes: u64) -> Reservation {
+        self.wait_for(Wanted { class: Class::Dirty, bytes, share: Some(Arc::clone(&share.share)) }).await
+    }
+
+    async fn wait_for(&self, wanted: Wanted) -> Reservation {
+        if let Some(reservation) = self.try_wanted(&wanted) {
             return reservation;
         }
         let (grant, mut granted) = oneshot::channel();
         {
             let mut state = self.inner.state.lock();
-            let waiter = Waiter { bytes, grant };
-            match class {
+            let waiter = Waiter { wanted: wanted.clone(), grant };
+            match wanted.class {
                 Class::Dirty => state.dirty_waiters.push_back(waiter),
                 Class::Demand | Class::Prefetch => state.demand_waiters.push_back(waiter),
             }
@@ -204,13 +279,13 @@ impl Budget {
             if let Ok(Ok(reservation)) = crate::sync::tokio::time::timeout(RECLAIM_INTERVAL, &mut granted).await {
                 return reservation;
             }
-            if class != Class::Dirty && started.elapsed() >= DEMAND_WAIT_MAX {
+            if wanted.class != Class::Dirty && started.elapsed() >= DEMAND_WAIT_MAX {
                 // A grant that crosses this moment is given back when `granted` is dropped.
                 self.inner.overdrafts.fetch_add(1, Ordering::Relaxed);
                 let mut state = self.inner.state.lock();
-                self.inner.take(&mut state, class, bytes);
+                self.inner.take(&mut state, &wanted);
                 drop(state);
-                return self.inner.reservation(class, bytes);
+                return self.inner.reservation(&wanted);
             }
         }
     }
@@ -254,39 +329,48 @@ impl Inner {
         }
     }
 
-    fn reservation(self: &Arc<Self>, class: Class, bytes: u64) -> Reservation {
-        Reservation { inner: Arc::clone(self), class: AtomicU8::new(class as u8), bytes }
+    fn reservation(self: &Arc<Self>, wanted: &Wanted) -> Reservation {
+        Reservation {
+            inner: Arc::clone(self),
+            class: AtomicU8::new(wanted.class as u8),
+            bytes: wanted.bytes,
+            share: wanted.share.clone(),
+        }
     }
 
-    /// Books `bytes`, whether or not they fit.
-    fn take(&self, state: &mut State, class: Class, bytes: u64) {
-        state.used[class as usize] += bytes;
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Books what is wanted, whether or not it fits.
+    fn take(&self, state: &mut State, wanted: &Wanted) {
+        state.used[wanted.class as usize] += wanted.bytes;
+        self.used_bytes.fetch_add(wanted.bytes, Ordering::Relaxed);
+        if let Some(share) = &wanted.share {
+            share.used_bytes.fetch_add(wanted.bytes, Ordering::Relaxed);
+        }
     }
 
-    fn admit(&self, class: Class, bytes: u64) -> Admission {
+    fn admit(&self, wanted: &Wanted) -> Admission {
         let mut state = self.state.lock();
         state.forget_cancelled();
-        let somebody_first = match class {
+        let somebody_first = match wanted.class {
             Class::Demand => !state.demand_waiters.is_empty(),
-            Class::Dirty | Class::Prefetch => !state.demand_waiters.is_empty() || !state.dirty_waiters.is_empty(),
+            Class::Dirty | Class::Prefetch => !state.demand_waiters.is_empty() || state.first_dirty().is_some(),
         };
-        if somebody_first || !self.below_limit(&state, class, bytes) {
+        if somebody_first || !self.below_limit(&state, wanted) {
             return Admission::Refused;
         }
-        let missing = self.missing(&state, bytes);
+        let missing = self.missing(&state, wanted.bytes);
         if missing > 0 {
             return Admission::Short(missing);
         }
-        self.take(&mut state, class, bytes);
+        self.take(&mut state, wanted);
         Admission::Granted
     }
 
-    /// Whether the class may hold `bytes` more. The first reservation of a class is never refused by its share: a
+    /// Whether class and volume may hold so much more. The first reservation of a class is never refused by its share: a
     /// share smaller than one buffer must not stop the class for ever.
-    fn below_limit(&self, state: &State, class: Class, bytes: u64) -> bool {
-        let used = state.used[class as usize];
-        class == Class::Demand || used == 0 || used + bytes <= self.limit(class)
+    fn below_limit(&self, state: &State, wanted: &Wanted) -> bool {
+        let used = state.used[wanted.class as usize];
+        let of_class = wanted.class == Class::Demand || used == 0 || used + wanted.bytes <= self.limit(wanted.class);
+        of_class && wanted.within_share()
     }
 
     /// Bytes that must be freed before `bytes` fit.
@@ -304,7 +388,10 @@ impl Inner {
     fn reclaim_for_waiters(self: &Arc<Self>) {
         let wanted = {
             let state = self.state.lock();
-            self.next_waiter(&state).map(|(class, bytes)| (class, self.missing(&state, bytes)))
+            self.next_waiter(&state).map(|turn| {
+                let wanted = turn.wanted(&state);
+                (wanted.class, self.missing(&state, wanted.bytes))
+            })
         };
         if let Some((class, missing)) = wanted
             && missing > 0
@@ -316,12 +403,12 @@ impl Inner {
     }
 
     /// Whose turn it is among those that no limit holds back.
-    fn next_waiter(&self, state: &State) -> Option<(Class, u64)> {
-        if let Some(waiter) = state.demand_waiters.front() {
-            return Some((Class::Demand, waiter.bytes));
+    fn next_waiter(&self, state: &State) -> Option<Turn> {
+        if !state.demand_waiters.is_empty() {
+            return Some(Turn::Demand);
         }
-        let waiter = state.dirty_waiters.front()?;
-        self.below_limit(state, Class::Dirty, waiter.bytes).then_some((Class::Dirty, waiter.bytes))
+        let index = state.first_dirty()?;
+        self.below_limit(state, &state.dirty_waiters[index].wanted).then_some(Turn::Dirty(index))
     }
 
     /// Grants waiting requests in order, as far as free memory goes. Grants are sent after the lock is dropped: a
@@ -331,21 +418,37 @@ impl Inner {
             let granted = {
                 let mut state = self.state.lock();
                 match self.next_waiter(&state) {
-                    Some((class, bytes)) if self.missing(&state, bytes) == 0 => {
-                        let waiters = match class {
-                            Class::Dirty => &mut state.dirty_waiters,
-                            Class::Demand | Class::Prefetch => &mut state.demand_waiters,
+                    Some(turn) if self.missing(&state, turn.wanted(&state).bytes) == 0 => {
+                        let waiter = match turn {
+                            Turn::Demand => state.demand_waiters.pop_front(),
+                            Turn::Dirty(index) => state.dirty_waiters.remove(index),
                         };
-                        let waiter = waiters.pop_front();
-                        self.take(&mut state, class, bytes);
-                        waiter.map(|waiter| (waiter.grant, class, bytes))
+                        waiter.inspect(|waiter| self.take(&mut state, &waiter.wanted))
                     }
                     _ => None,
                 }
             };
-            let Some((grant, class, bytes)) = granted else { return };
+            let Some(waiter) = granted else { return };
             // Refused grants come back here as a value and are given back by its Drop.
-            let _ = grant.send(self.reservation(class, bytes));
+            let _ = waiter.grant.send(self.reservation(&waiter.wanted));
+        }
+    }
+}
+
+/// A waiter whose turn it is.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// The first of the readers.
+    Demand,
+    /// This one of the writers.
+    Dirty(usize),
+}
+
+impl Turn {
+    fn wanted(self, state: &State) -> &Wanted {
+        match self {
+            Self::Demand => &state.demand_waiters[0].wanted,
+            Self::Dirty(index) => &state.dirty_waiters[index].wanted,
         }
     }
 }
@@ -374,6 +477,13 @@ impl Reservation {
         let from = self.class.swap(to as u8, Ordering::Relaxed);
         state.used[usize::from(from)] -= self.bytes;
         state.used[to as usize] += self.bytes;
+        if let Some(share) = &self.share {
+            match (from == Class::Dirty as u8, to == Class::Dirty) {
+                (true, false) => drop(share.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed)),
+                (false, true) => drop(share.used_bytes.fetch_add(self.bytes, Ordering::Relaxed)),
+                _ => {}
+            }
+        }
         let anybody = !state.dirty_waiters.is_empty();
         drop(state);
         if anybody {
@@ -386,7 +496,12 @@ impl Reservation {
     pub fn split(&mut self, bytes: u64) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { inner: Arc::clone(&self.inner), class: AtomicU8::new(self.class() as u8), bytes }
+        Self {
+            inner: Arc::clone(&self.inner),
+            class: AtomicU8::new(self.class() as u8),
+            bytes,
+            share: self.share.clone(),
+        }
     }
 }
 
@@ -396,7 +511,11 @@ impl Drop for Reservation {
             return;
         }
         let mut state = self.inner.state.lock();
-        state.used[usize::from(self.class.load(Ordering::Relaxed))] -= self.bytes;
+        let class = self.class.load(Ordering::Relaxed);
+        state.used[usize::from(class)] -= self.bytes;
+        if let Some(share) = self.share.as_ref().filter(|_| class == Class::Dirty as u8) {
+            share.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
         self.inner.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         let anybody = !state.demand_waiters.is_empty() || !state.dirty_waiters.is_empty();
         drop(state);
@@ -475,6 +594,31 @@ mod tests {
         assert_eq!(budget.gauges().dirty_bytes, 0);
         drop(served);
         assert_eq!(dirty.await.unwrap().bytes(), 7 * MIB);
+    }
+
+    #[tokio::test]
+    async fn a_volume_at_its_share_waits_alone() {
+        let budget = Budget::new(16 * MIB);
+        let (full, other) = (budget.dirty_share(2), budget.dirty_share(2));
+        let held = budget.try_reserve_dirty(&full, 3 * MIB).unwrap();
+        assert!(budget.try_reserve_dirty(&full, MIB).is_none(), "half of 7 MiB is the most for one volume");
+        let waiting = crate::sync::tokio::spawn({
+            let (budget, full) = (budget.clone(), full.clone());
+            async move { budget.reserve_dirty(&full, MIB).await }
+        });
+        while budget.gauges().waiting < 1 {
+            crate::sync::tokio::task::yield_now().await;
+        }
+        let theirs = budget.try_reserve_dirty(&other, 3 * MIB).expect("who waits for its own volume holds nobody up");
+        assert!(budget.try_reserve(Class::Prefetch, MIB).is_some());
+        drop(theirs);
+        assert!(!waiting.is_finished());
+        held.convert(Class::Demand);
+        assert_eq!(waiting.await.unwrap().bytes(), MIB);
+        drop(held);
+        assert_eq!(budget.used_bytes(), 0);
+        let all = budget.dirty_share(1);
+        assert!(budget.try_reserve_dirty(&all, 7 * MIB).is_some());
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::{fmt, ptr::NonNull};
 
 use crate::sync::{Arc, Mutex};
 
-use super::budget::{Budget, Class, Reservation};
+use super::budget::{Budget, Class, DirtyShare, Reservation};
 
 /// Sizes of buffers, in bytes: a small file, one piece (or a middle-sized file), one block.
 pub const BUFFER_BYTES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
@@ -145,6 +145,19 @@ impl Pool {
     /// As [`Self::try_buffer`], but waits as [`Budget::reserve`] does. Cancel-safe.
     pub async fn buffer(&self, class: Class, length: usize) -> Buffer {
         let reservation = self.budget.reserve(class, Self::capacity(length) as u64).await;
+        self.take(reservation, length)
+    }
+
+    /// As [`Self::try_buffer`], for dirty data of one volume.
+    #[must_use]
+    pub fn try_dirty_buffer(&self, share: &DirtyShare, length: usize) -> Option<Buffer> {
+        let reservation = self.budget.try_reserve_dirty(share, Self::capacity(length) as u64)?;
+        Some(self.take(reservation, length))
+    }
+
+    /// As [`Self::buffer`], for dirty data of one volume.
+    pub async fn dirty_buffer(&self, share: &DirtyShare, length: usize) -> Buffer {
+        let reservation = self.budget.reserve_dirty(share, Self::capacity(length) as u64).await;
         self.take(reservation, length)
     }
 

@@ -10,10 +10,10 @@
 
 use std::ops::Range;
 
-use crate::sync::tokio::sync::oneshot;
+use crate::sync::tokio::{sync::oneshot, time::Instant};
 
 use crate::{
-    blob::Result,
+    blob::{Error, ErrorKind, Result},
     sync::{Arc, Ordering},
 };
 
@@ -31,6 +31,10 @@ use super::{
 /// Rounds of one read in which pieces that others were filling were abandoned. Each round after the first fetches the
 /// abandoned pieces itself, so a second one is rare; the bound keeps a defect from becoming an endless loop.
 const ROUNDS_MAX: u32 = 64;
+
+/// How long a read waits for requests, its own or others', in deadlines of one: a little more than one, so that a request
+/// of its own can say what was wrong.
+const PATIENCE: f64 = 1.25;
 
 /// One block that a read needs.
 struct Pin {
@@ -94,6 +98,7 @@ impl Shared {
         let range = cut(content, range);
         // In order, or the first read of a file (many are smaller than a block): the rest of the block comes along.
         let to_block_end = range.start == 0 || stream.continues(content, &range);
+        let mut ends = None;
         for round in 0..ROUNDS_MAX {
             let pins = self.pin(content, &range).await;
             let ready = pins.iter().all(Pin::is_ready);
@@ -106,13 +111,25 @@ impl Shared {
                 }
                 stream.advance(content, &range, !ready, pins.last().map(|pin| &pin.block));
             }
-            if wait(&pins, fetching).await? {
-                let mut answer = CachedBytes::default();
-                pins.into_iter().for_each(|pin| answer.push(pin.block, pin.range));
-                return Ok(answer);
+            if !ready {
+                // For all rounds together: one who joins request after request that ends badly must end as well.
+                let limit = || Instant::now() + content.source().store.limits().names.mul_f64(PATIENCE);
+                match crate::sync::tokio::time::timeout_at(*ends.get_or_insert_with(limit), wait(&pins, fetching)).await
+                {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => continue,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => {
+                        return Err(failed(content, ErrorKind::TimedOut, format!("bytes {range:?} did not come")));
+                    }
+                }
             }
+            let mut answer = CachedBytes::default();
+            pins.into_iter().for_each(|pin| answer.push(pin.block, pin.range));
+            return Ok(answer);
         }
-        Err(gave_up(content, &range))
+        let told = format!("bytes {range:?} were given up {ROUNDS_MAX} times by those who fetched them");
+        Err(failed(content, ErrorKind::Server, told))
     }
 
     /// The blocks of `range`, made where they are missing. Waits for memory with nothing held.
@@ -222,16 +239,16 @@ fn capacity(content: &Content, index: u64) -> u64 {
     Pool::capacity(block_length(content, index)) as u64
 }
 
-fn gave_up(content: &Content, range: &Range<u64>) -> crate::blob::Error {
+fn failed(content: &Content, kind: ErrorKind, told: String) -> Error {
     let source = content.source();
-    crate::blob::Error {
-        kind: crate::blob::ErrorKind::Server,
+    Error {
+        kind,
         operation: "Get Blob",
         resource: source.name.as_str().to_owned(),
         host: source.store.identity().to_owned(),
         status: None,
         code: None,
         request_id: None,
-        source: Some(format!("bytes {range:?} were given up {ROUNDS_MAX} times by those who fetched them").into()),
+        source: Some(told.into()),
     }
 }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Failure, memory};
 use crate::{
     blob::{self, AzureStore, BlobStore as _, ErrorKind, ListRequest, Metadata, RequestLimits},
-    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT},
+    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
     credential::CredentialSlot,
     fs::{FileSystem, Resources},
     fuse::Session,
@@ -107,6 +107,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let cache = CacheOptions {
         memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
         read_ahead_bytes: args.read_ahead,
+        volumes: Volumes::One,
     };
     let resources = Resources {
         cache: Cache::new(cache, runtime.handle().clone()),
@@ -169,7 +170,7 @@ async fn mount(
     settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
     settings.scope = place.scope();
     let slot = CredentialSlot::new(place.credential);
-    let store = AzureStore::new(place.location, slot, RequestLimits::STANDARD).map_err(|error| cannot(&error))?;
+    let store = AzureStore::new(place.location, slot, settings.limits).map_err(|error| cannot(&error))?;
     check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container)
         .await
         .map_err(|error| cannot(&error))?;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use super::{Failure, driver::DriverArgs, memory, upstream::UpstreamArgs};
 use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
-    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT},
+    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
     csi::plugin::{NodeOptions, serve_node},
     fs::Resources,
     volume::{Shared, options::parse_bytes},
@@ -56,6 +56,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let cache = CacheOptions {
         memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
         read_ahead_bytes: args.read_ahead,
+        volumes: Volumes::Many,
     };
     let resources = Resources {
         cache: Cache::new(cache, runtime.handle().clone()),

@@ -13,10 +13,11 @@
 //! Crash points: before the Put Blob or Put Block List, readers keep the old version and the service discards what was
 //! staged; after it, the new one is whole. There is nothing in between.
 //!
-//! Here is the order of things; `send` brings a layer to the service (`append`: to an append blob), `attributes` what goes without bytes, `finish` makes
-//! the new base.
+//! Here is the order of things; `send` brings a layer to the service (`append`: to an append blob), `attributes` what goes
+//! without bytes; `attempt` knows what a commit without an answer may have done, `finish` makes the new base.
 
 mod append;
+mod attempt;
 mod attributes;
 mod finish;
 mod send;
@@ -36,6 +37,7 @@ use crate::blob::{
     WriteOptions,
 };
 pub(super) use append::{check_change, check_holes, only_at_its_end, read_only_pages};
+pub(super) use attempt::Attempt;
 pub(super) use finish::written_properties;
 
 /// A commit whose version was replaced by the same bytes under a new ETag is tried again on that; more often than this,
@@ -110,7 +112,10 @@ impl FileSystem {
         let outcome = self.commit_all(inode).await;
         let mut state = inode.state.lock();
         match (&outcome, name) {
-            (Ok(()), _) => state.refusal = None,
+            (Ok(()), _) => {
+                (state.refusal, state.sending_failed) = (None, false);
+                state.attempts.clear();
+            }
             (Err(error), Ok(blob)) => {
                 state.errors.record(error, heard);
                 state.failures += 1;
@@ -154,20 +159,22 @@ impl FileSystem {
                 return self.commit_append(inode, &name, layer).await;
             }
             let options = write_options(inode, base.as_deref(), &carried);
-            match self.send_layer(inode, &name, layer, base.as_ref(), &options).await {
+            match self.send_layer(inode, &name, layer, base.as_ref(), (&options, &carried)).await {
                 Ok((committed, blocks)) => {
                     self.finish_layer(inode, &name, layer, &committed, blocks, options, &carried);
                     // What was written meanwhile had to wait for the end of this commit.
                     self.stage_complete(inode);
                     return Ok(());
                 }
-                Err(error) if error.kind() == Some(ErrorKind::Precondition) && base.is_some() => {
-                    if !self.adopt_same_bytes(inode).await? {
+                Err(error) if matches!(error.kind(), Some(ErrorKind::Precondition | ErrorKind::NotFound)) => {
+                    if let Some(own) = self.recognise(inode, &name, layer).await? {
+                        self.finish_layer(inode, &name, layer, &own.committed, own.blocks, own.options, &own.carried);
+                        return Ok(());
+                    }
+                    let may_be_same = error.kind() == Some(ErrorKind::Precondition) && base.is_some();
+                    if !(may_be_same && self.adopt_same_bytes(inode).await?) {
                         return Err(self.conflict(inode, &name, error));
                     }
-                }
-                Err(error) if matches!(error.kind(), Some(ErrorKind::Precondition | ErrorKind::NotFound)) => {
-                    return Err(self.conflict(inode, &name, error));
                 }
                 Err(error) => return Err(error),
             }

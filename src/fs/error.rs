@@ -10,6 +10,9 @@ use crate::blob::{self, ErrorKind};
 /// Result of a file system operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What to do about a blob in the Archive tier.
+pub const REHYDRATE: &str = "the blob is in the Archive tier; rehydrate it first (az storage blob set-tier --tier Hot)";
+
 /// A failed operation: the errno for the kernel, the sentence for the log, and how loud to say it.
 #[derive(Debug)]
 pub struct Error {
@@ -31,10 +34,19 @@ impl Error {
         Self { errno, message: message.into(), level: Level::DEBUG, source: None, passes: errno != libc::ESTALE }
     }
 
+    /// A wait of our own that took as long as a request may take.
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self { level: Level::WARN, ..Self::new(libc::ETIMEDOUT, message) }
+    }
+
     /// An error that the service caused while we did `what`.
     pub fn from_store(what: impl Into<String>, source: blob::Error) -> Self {
         let (errno, level) = judge(source.kind);
-        Self { errno, message: what.into(), level, source: Some(Box::new(source)), passes: false }
+        let message = match source.kind {
+            ErrorKind::Archived => format!("{}: {REHYDRATE}", what.into()),
+            _ => what.into(),
+        };
+        Self { errno, message, level, source: Some(Box::new(source)), passes: false }
     }
 
     /// The same error under another errno, where the operation gives the kind another meaning.
@@ -96,6 +108,7 @@ fn judge(kind: ErrorKind) -> (c_int, Level) {
         ErrorKind::NotEmpty => (libc::ENOTEMPTY, Level::DEBUG),
         ErrorKind::Denied | ErrorKind::Archived => (libc::EACCES, Level::WARN),
         ErrorKind::Blocked => (libc::EBUSY, Level::WARN),
+        ErrorKind::Protected => (libc::EPERM, Level::WARN),
         ErrorKind::TooLarge => (libc::EFBIG, Level::WARN),
         ErrorKind::Unsupported => (libc::EOPNOTSUPP, Level::WARN),
         // The store has retried until its deadline: to a program that is a disk that does not answer in time.

@@ -19,6 +19,7 @@ use crate::sync::Mutex;
 
 use super::{
     attributes::{Attributes, Kind},
+    commit::Attempt,
     directory::Directory,
     latch::ErrorLatch,
     overlay::Overlay,
@@ -120,6 +121,10 @@ pub struct State {
     pub refusal: Option<Refusal>,
     /// Commits that failed so far: who waited for its turn meanwhile need not try the same again.
     pub failures: u64,
+    /// Versions that commits of `committing` may have made although no answer came.
+    pub attempts: Vec<Attempt>,
+    /// A block could not be sent ahead: no more are until a commit succeeds.
+    pub sending_failed: bool,
     /// A task tries to save what the last close could not.
     pub is_retried: bool,
 }
@@ -176,6 +181,18 @@ impl State {
         self.attributes_dirty = self.attributes != sent.attributes || !self.metadata_changes.is_empty();
     }
 
+    /// Gives up everything that is not on the service: the inode is as its committed version.
+    pub fn discard_changes(&mut self) {
+        (self.overlay, self.committing, self.attributes_dirty, self.refusal) = (None, None, false, None);
+        self.metadata_changes = MetadataChanges::default();
+        self.attempts.clear();
+        self.appended = 0;
+        if let Some(base) = &self.base {
+            self.attributes = Attributes::read_from(&base.properties.metadata);
+        }
+        self.checked = None;
+    }
+
     /// Sets mtime and ctime to now: the data changed.
     pub fn touch(&mut self) {
         let now = SystemTime::now();
@@ -229,6 +246,8 @@ impl Inode {
             errors: ErrorLatch::default(),
             refusal: None,
             failures: 0,
+            attempts: Vec::new(),
+            sending_failed: false,
             is_retried: false,
         };
         Arc::new(Self {

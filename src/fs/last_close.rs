@@ -38,7 +38,7 @@ impl FileSystem {
                 return;
             }
             if state.fate == Fate::Unlinked {
-                (state.overlay, state.committing, state.attributes_dirty) = (None, None, false);
+                state.discard_changes();
             }
             state.orphan.take()
         };
@@ -77,14 +77,8 @@ impl FileSystem {
         let committed = self.commit(inode).await;
         if committed.is_err() && !was_dirty {
             let mut state = inode.state.lock();
-            if state.opened == 0
-                && state.fate == Fate::Linked
-                && let Some(base) = state.base.clone()
-            {
-                (state.overlay, state.committing, state.attributes_dirty) = (None, None, false);
-                state.attributes = super::attributes::Attributes::read_from(&base.properties.metadata);
-                state.metadata_changes = super::xattr::MetadataChanges::default();
-                state.checked = None;
+            if state.opened == 0 && state.fate == Fate::Linked && state.base.is_some() {
+                state.discard_changes();
             }
         }
         committed

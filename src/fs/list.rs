@@ -160,7 +160,9 @@ impl FileSystem {
 
     /// Fetches the page behind position `seen`, unless another reader has already done so.
     async fn load_page(self: &Arc<Self>, directory: &Arc<Inode>, listing: &Listing, seen: usize) -> Result<()> {
-        let _one_at_a_time = listing.loading.lock().await;
+        let turn = crate::sync::tokio::time::timeout(self.store.limits().names, listing.loading.lock()).await;
+        let _one_at_a_time =
+            turn.map_err(|_| Error::timed_out("another reader's page of the directory does not come"))?;
         if listing.positions() > seen {
             return Ok(());
         }

@@ -214,11 +214,7 @@ impl FileSystem {
             if state.opened > 0 && !even_open {
                 return;
             }
-            (state.overlay, state.committing, state.attributes_dirty, state.refusal) = (None, None, false, None);
-            if let Some(base) = state.base.clone() {
-                state.attributes = Attributes::read_from(&base.properties.metadata);
-            }
-            state.checked = None;
+            state.discard_changes();
             (state.base.is_none() && inode.directory.is_none(), state.fate)
         };
         if fate == Fate::Linked

@@ -11,6 +11,7 @@ use crate::sync::Mutex;
 use super::{
     Access, Caller, Consistency, Error, FileSystem, HandleId, InodeNumber, Kind, Result,
     commit::{only_at_its_end, read_only_pages},
+    error::REHYDRATE,
     handle::FileHandle,
     inode::{Fate, Inode, State},
 };
@@ -157,8 +158,7 @@ impl FileSystem {
 fn check_openable(state: &State, access: Access) -> Result<()> {
     let Some(base) = state.base.as_deref() else { return Ok(()) };
     if base.properties.access_tier.as_deref() == Some("Archive") {
-        let sentence = "the blob is in the Archive tier; rehydrate it first (az storage blob set-tier --tier Hot)";
-        return Err(Error::new(libc::EACCES, sentence));
+        return Err(Error::new(libc::EACCES, REHYDRATE));
     }
     if !(access.write || access.truncate) {
         return Ok(());

@@ -8,7 +8,12 @@
 //! Bytes sit in buffers of 64 KiB at most, shared by reference count with the request bodies that send them: a write
 //! to a buffer that is being sent copies it first, so that what was sent is what the commit publishes.
 
-use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -234,12 +239,21 @@ impl Overlay {
         buffer.as_mut()
     }
 
-    /// Moves up to `bytes_max` of memory to the spool, which `create` makes when there is none. Buffers that a request
-    /// body shares stay. Returns the bytes of memory given up.
+    /// Moves up to `bytes_max` of memory to the spool, which `create` makes when there is none: all kinds, or only what
+    /// was sent. Buffers that a request body shares stay. Returns the bytes of memory given up.
     ///
     /// # Errors
     /// What the node's file system says; nothing is lost.
-    pub fn spill(&mut self, bytes_max: u64, create: impl FnOnce() -> io::Result<SpoolFile>) -> io::Result<u64> {
+    pub fn spill(
+        &mut self,
+        bytes_max: u64,
+        only_sent: bool,
+        create: impl FnOnce() -> io::Result<SpoolFile>,
+    ) -> io::Result<u64> {
+        let sent: HashSet<u64> = if only_sent { self.sent_buffers().into_iter().collect() } else { HashSet::new() };
+        if only_sent && sent.is_empty() {
+            return Ok(0);
+        }
         let spool = match &self.spool {
             Some(spool) => Arc::clone(spool),
             None => Arc::clone(self.spool.insert(Arc::new(create()?))),
@@ -250,7 +264,7 @@ impl Overlay {
             if freed >= bytes_max {
                 break;
             }
-            if Arc::strong_count(buffer) > 1 {
+            if Arc::strong_count(buffer) > 1 || (only_sent && !sent.contains(index)) {
                 continue;
             }
             let length = buffer.len() as u64;
@@ -451,19 +465,32 @@ impl Overlay {
     /// Returns the bytes given up.
     pub fn drop_staged(&mut self) -> u64 {
         let before = self.resident_bytes();
+        for index in self.sent_buffers() {
+            if !matches!(self.buffers.get(&index), Some(Held::Memory(_))) {
+                continue;
+            }
+            let held: Vec<Range<u64>> = self.dirty.within(&buffer_range(index)).collect();
+            self.buffers.remove(&index);
+            self.dirty.remove(buffer_range(index));
+            held.into_iter().for_each(|part| self.away.insert(part));
+        }
+        before - self.resident_bytes()
+    }
+
+    /// Bytes in the spool.
+    #[must_use]
+    pub fn spooled_bytes(&self) -> u64 {
+        self.buffers.values().filter(|held| matches!(held, Held::Spool(_))).map(Held::len).sum()
+    }
+
+    /// The buffers whose every byte was sent.
+    fn sent_buffers(&self) -> Vec<u64> {
         let mut sent = RangeSet::default();
         self.staged.values().for_each(|run| sent.insert(run.range.clone()));
         let mut touched: Vec<u64> = self.staged.values().flat_map(|run| self.buffers_under(&run.range)).collect();
         touched.dedup();
-        for index in touched {
-            let held: Vec<Range<u64>> = self.dirty.within(&buffer_range(index)).collect();
-            if held.iter().all(|part| sent.covers(part)) {
-                self.buffers.remove(&index);
-                self.dirty.remove(buffer_range(index));
-                held.into_iter().for_each(|part| self.away.insert(part));
-            }
-        }
-        before - self.resident_bytes()
+        touched.retain(|index| self.dirty.within(&buffer_range(*index)).all(|part| sent.covers(&part)));
+        touched
     }
 }
 

@@ -162,7 +162,12 @@ impl FileSystem {
         }
         // The service takes a commit before we have its answer: the version is then gone there, and still ours here. So the
         // one that may be under way ends first, and none begins while we look.
-        let _in_order = inode.commit.lock().await;
+        let turn = crate::sync::tokio::time::timeout(self.store.limits().names, inode.commit.lock()).await;
+        let _in_order = turn.map_err(|_| Error::timed_out("a commit of the file that is read does not end"))?;
+        if !inode.state.lock().attempts.is_empty() {
+            // A commit of ours without an answer may have made what is there now: the next one finds out.
+            return self.commit_locked(inode).await;
+        }
         if has_moved_on(inode, base) || self.adopt_same_bytes(inode).await? {
             return Ok(());
         }

@@ -225,19 +225,6 @@ impl FileSystem {
             }
         }
     }
-
-    /// Copies the blob to a hidden name, where open handles go on reading it.
-    async fn orphan(&self, inode: &Inode, base: &Base) -> Result<()> {
-        let blob = self.blob_name(inode)?;
-        let path = format!("{RESERVED}/orphan/{}", uuid::Uuid::new_v4().simple());
-        let orphan = self.name_at(&path)?;
-        let copied = self.store.copy(&blob, &base.properties.etag, &orphan, &Condition::Absent).await;
-        let committed =
-            copied.map_err(|error| Error::from_store(format!("cannot keep {blob}, which is open"), error))?;
-        base.content.repoint(orphan.clone(), committed.etag);
-        inode.state.lock().orphan = Some(orphan);
-        Ok(())
-    }
 }
 
 /// Writes what lies below `layer` into it, from the old version's `bytes`. The buffers for all of it are there.

@@ -179,7 +179,7 @@ fn stretch_at(position: u64) -> Range<u64> {
 /// Whether blocks of this inode may be sent ahead now. Never during a commit, nor while one has failed and will be
 /// tried again: its Put Block List discards every uncommitted block that it does not name.
 fn may_stage(state: &State) -> bool {
-    if state.committing.is_some() {
+    if state.committing.is_some() || state.sending_failed {
         return false;
     }
     let known = state.base.as_ref().is_none_or(|base| base.properties.kind == BlobKind::Block && base.blocks.is_some());
@@ -276,12 +276,15 @@ impl FileSystem {
         state.staging.remove(&run.range.start);
         // The bytes are dirty still where it failed: the commit sends them, and reports what it meets.
         let sent = result.inspect_err(|error| tracing::debug!("{}", error.to_chain())).is_ok();
-        // A file that is only written gives its memory back at once; one that may be read keeps it while there is room.
-        let only_written = state.readers == 0;
+        // What fails now would fail again: the commit finds out.
+        state.sending_failed |= !sent;
+        // Memory of what was sent goes when somebody needs it (`make_room`), to the spool; without one, at once, unless
+        // the file may be read.
+        let of_no_use = state.readers == 0 && self.resources.spool.is_none();
         if let Some(overlay) = state.overlay.as_mut()
             && sent
             && overlay.record_staged(run, fingerprint)
-            && only_written
+            && of_no_use
         {
             overlay.drop_staged();
         }

@@ -5,24 +5,30 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
     commit::check_change,
     handle::FileHandle,
-    inode::{Fate, Inode},
+    inode::{Fate, Inode, State},
     overlay::{Overlay, WriteRefused},
     spool::SpoolFile,
 };
-use crate::cache::{Buffer, Class, Pool};
+use crate::cache::{Buffer, Pool};
 
 /// Largest file: 50,000 blocks of the largest block that we stage (see `stage`), and below the service's 190.7 TiB.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 40;
 /// Memory that one spill gives up: enough that the next writes do not spill again, little enough to copy in the time of
 /// a request (2 ms at 4 GiB/s).
 const SPILL_BYTES: u64 = 8 << 20;
+/// How long a writer waits for what is being sent, where there is a spool to give it memory at once: a stretch takes
+/// 133 ms on a connection of 60 MiB/s.
+const SENDING_WAIT: Duration = Duration::from_millis(500);
+/// Of one file that was sent and is not committed, so much is kept on disk for the case that the commit is refused. More
+/// would make the node's disk the limit of every large upload.
+const KEPT_SENT_BYTES_MAX: u64 = 256 << 20;
 /// How long a writer waits for memory that others hold before it looks again whether it can make room itself.
 const MEMORY_LOOK: Duration = Duration::from_millis(50);
 
@@ -180,65 +186,94 @@ impl FileSystem {
 
     async fn dirty_buffer(self: &Arc<Self>, inode: &Arc<Inode>, length: u64) -> Result<Buffer> {
         let length = Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
+        let ends = Instant::now() + self.store.limits().commits;
         loop {
-            if let Some(buffer) = self.pool().try_buffer(Class::Dirty, length) {
+            if let Some(buffer) = self.pool().try_dirty_buffer(&self.dirty_share, length) {
                 return Ok(buffer);
             }
             if self.make_room(inode).await? {
                 continue;
             }
-            let wait = self.pool().buffer(Class::Dirty, length);
+            let wait = self.pool().dirty_buffer(&self.dirty_share, length);
             if let Ok(buffer) = crate::sync::tokio::time::timeout(MEMORY_LOOK, wait).await {
                 return Ok(buffer);
             }
-            self.relieve_others(inode).await;
+            if Instant::now() >= ends {
+                let sentence = "no memory became free until the deadline: what was written before could not be sent";
+                return Err(Error::timed_out(sentence));
+            }
+            self.relieve_others(inode);
         }
     }
 
-    /// Gives up memory of this file: what was sent is dropped (unless somebody may read it), what is on its way is waited
-    /// for, what is left goes to the spool, and without one it is committed. `false` when nothing could go.
+    /// Gives up memory of this file. What was sent goes first (to the spool, or away), what is on its way is waited for, what
+    /// is left goes to the spool, and without one it is committed. `false` when nothing could go.
     async fn make_room(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<bool> {
         let staged = inode.staged.notified();
         crate::sync::tokio::pin!(staged);
         staged.as_mut().enable();
-        let (freed, on_the_way, resident) = {
-            let mut state = inode.state.lock();
-            let droppable = state.readers == 0 || self.resources.spool.is_none();
-            let freed = state.overlay.as_mut().filter(|_| droppable).map_or(0, Overlay::drop_staged);
-            let resident = state.overlay.as_ref().map_or(0, Overlay::resident_bytes);
-            (freed, !state.staging.is_empty(), resident)
+        if self.give_up_sent(inode) > 0 {
+            return Ok(true);
+        }
+        let (on_the_way, resident) = {
+            let state = inode.state.lock();
+            (!state.staging.is_empty(), state.overlay.as_ref().map_or(0, Overlay::resident_bytes))
         };
-        if freed > 0 {
-            return Ok(true);
-        }
         if on_the_way || self.stage_complete(inode) {
-            staged.await;
-            return Ok(true);
+            let patience = match self.resources.spool {
+                Some(_) => SENDING_WAIT,
+                None => self.store.limits().commits,
+            };
+            if crate::sync::tokio::time::timeout(patience, staged).await.is_ok() {
+                return Ok(true);
+            }
         }
-        if resident > 0 && self.spill(inode) > 0 {
-            return Ok(true);
-        }
-        let unlinked = inode.state.lock().fate == Fate::Unlinked;
-        if resident == 0 || unlinked {
+        let is_unlinked = {
+            let mut state = inode.state.lock();
+            match self.spill(&mut state, false) {
+                Ok(Some(freed)) => return Ok(freed > 0),
+                Ok(None) | Err(_) => state.fate == Fate::Unlinked,
+            }
+        };
+        if resident == 0 || is_unlinked {
             return Ok(false);
         }
         self.commit(inode).await?;
         Ok(true)
     }
 
-    /// Moves some of the file's dirty memory to the spool. Returns the bytes of memory given up.
-    fn spill(&self, inode: &Inode) -> u64 {
-        let Some(directory) = &self.resources.spool else { return 0 };
+    /// Gives up memory of what was sent already. It goes to the spool, since the service discards it when the commit is
+    /// refused; of a large file that nobody reads, what is beyond [`KEPT_SENT_BYTES_MAX`] is not kept.
+    fn give_up_sent(&self, inode: &Inode) -> u64 {
         let mut state = inode.state.lock();
+        let is_read = state.readers > 0;
         let Some(overlay) = state.overlay.as_mut() else { return 0 };
-        overlay.spill(SPILL_BYTES, || SpoolFile::create(directory)).unwrap_or_else(|error| {
+        if self.resources.spool.is_none() || (!is_read && overlay.spooled_bytes() >= KEPT_SENT_BYTES_MAX) {
+            return overlay.drop_staged();
+        }
+        match self.spill(&mut state, true) {
+            Ok(Some(freed)) => freed,
+            // The disk takes no more.
+            _ if !is_read => state.overlay.as_mut().map_or(0, Overlay::drop_staged),
+            _ => 0,
+        }
+    }
+
+    /// Moves some of the file's dirty memory to the spool. Returns the bytes of memory given up; `None` without a spool.
+    ///
+    /// # Errors
+    /// What the node's disk says.
+    fn spill(&self, state: &mut State, only_sent: bool) -> std::io::Result<Option<u64>> {
+        let (Some(directory), Some(overlay)) = (&self.resources.spool, state.overlay.as_mut()) else { return Ok(None) };
+        let freed = overlay.spill(SPILL_BYTES, only_sent, || SpoolFile::create(directory));
+        freed.map(Some).inspect_err(|error| {
             tracing::warn!("the spool in {} takes no more: {error}", directory.display());
-            0
         })
     }
 
-    /// Commits the file that holds the most dirty memory, when it is not this one: its writer may be asleep.
-    async fn relieve_others(self: &Arc<Self>, inode: &Arc<Inode>) {
+    /// Takes memory from the file that holds the most, when it is not this one: its writer may be asleep. What cannot be
+    /// given up is committed in the background.
+    fn relieve_others(self: &Arc<Self>, inode: &Arc<Inode>) {
         let held = |other: &Arc<Inode>| {
             let state = other.state.lock();
             let linked = state.fate == Fate::Linked;
@@ -248,11 +283,20 @@ impl FileSystem {
         let Some((bytes, other)) = others.map(|other| (held(&other), other)).max_by_key(|(bytes, _)| *bytes) else {
             return;
         };
-        if bytes > 0
-            && let Err(error) = self.commit_unheard(&other).await
-        {
-            tracing::warn!(inode = other.number.0, "cannot make room: {}", error.to_chain());
+        let spilled =
+            || self.spill(&mut other.state.lock(), false).is_ok_and(|freed| freed.is_some_and(|freed| freed > 0));
+        if bytes == 0 || self.give_up_sent(&other) > 0 || spilled() {
+            return;
         }
+        if other.commit.try_lock().is_err() {
+            return; // It is being committed: that frees its memory.
+        }
+        let file_system = Arc::clone(self);
+        self.resources.runtime.spawn(async move {
+            if let Err(error) = file_system.commit_unheard(&other).await {
+                tracing::warn!(inode = other.number.0, "cannot make room: {}", error.to_chain());
+            }
+        });
     }
 
     /// Cuts or grows a file; what comes into being reads as zeros.

@@ -39,11 +39,9 @@ pub enum Error {
     /// The kernel and we could not agree on the protocol.
     #[error("cannot serve {0}: the FUSE handshake failed")]
     Handshake(PathBuf, #[source] io::Error),
-    /// Data could not be saved before unmounting. So many files were moved to lost+found.
-    #[error(
-        "{0} was unmounted, but not everything could be saved ({1} files are in lost+found of the spool directory; the log names each)"
-    )]
-    Unsaved(PathBuf, u64, #[source] Option<fs::Error>),
+    /// Data could not be saved before unmounting; what became of it.
+    #[error("{0} was unmounted, but not everything could be saved: {1}")]
+    Unsaved(PathBuf, String, #[source] Option<fs::Error>),
     /// umount(2) failed.
     #[error("cannot unmount {0}")]
     Unmount(PathBuf, #[source] io::Error),

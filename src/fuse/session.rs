@@ -183,19 +183,20 @@ impl Session {
         }
         // What was written between the first saving and the end, and what earlier failed for a moment only.
         let saved = self.fs.flush_all().await;
+        let unsaved = |what: String, error| Err(Error::Unsaved(self.mount_point.clone(), what, error));
         if self.fs.has_views() {
-            return saved.map_err(|error| Error::Unsaved(self.mount_point.clone(), 0, Some(error)));
+            return saved
+                .or_else(|error| unsaved("it is tried again while the volume is in use".to_owned(), Some(error)));
         }
         // Nobody will save anything of this volume any more.
         let left = self.fs.set_aside_all().await;
         let moved = self.fs.files_set_aside() - set_aside;
-        match before.and(saved) {
-            Err(error) if left.kept > 0 || moved > 0 => {
-                Err(Error::Unsaved(self.mount_point.clone(), moved, Some(error)))
-            }
-            _ if left.kept > 0 || moved > 0 => Err(Error::Unsaved(self.mount_point.clone(), moved, None)),
-            _ => Ok(()),
+        if left.kept == 0 && moved == 0 {
+            return Ok(());
         }
+        let lost = if left.kept > 0 { format!(", {} are lost", left.kept) } else { String::new() };
+        let what = format!("{moved} files are in lost+found of the spool directory, as the log says{lost}");
+        unsaved(what, before.and(saved).err())
     }
 
     /// Says that the mount was taken down by somebody else, and that another may come in its place: from now on a drop

@@ -55,7 +55,7 @@ impl Core {
         let store = AzureStore::with_connections(
             spec.location.clone(),
             Arc::clone(&slot),
-            RequestLimits::STANDARD,
+            spec.settings.limits,
             &shared.connections,
         );
         let failed = |error| Error::service("mount", &spec.location, &spec.credential, error);

@@ -17,6 +17,7 @@ pub use table::{Effect, Row, TABLE, Takes};
 pub use value::{format_bytes, parse_bytes, parse_duration};
 
 use crate::{
+    blob::RequestLimits,
     fs::{Consistency, METADATA_TTL_DEFAULT, Settings, ViewSettings},
     fuse::SessionOptions,
 };
@@ -44,6 +45,10 @@ pub struct MountOptions {
     pub dir_mode: Option<u32>,
     /// How old names and attributes may be.
     pub metadata_ttl: Option<Duration>,
+    /// How long a read or an operation on names may take.
+    pub io_deadline: Option<Duration>,
+    /// How long a write, commit or copy may take.
+    pub commit_deadline: Option<Duration>,
     /// What is promised about changes by others.
     pub consistency: Option<Consistency>,
     /// Shows names that POSIX cannot hold under escapes.
@@ -151,7 +156,18 @@ impl MountOptions {
             read_only: self.read_only,
             excl_strict: self.excl_strict,
             block_divisor: self.block_divisor.unwrap_or(1),
+            limits: self.request_limits(),
             ..Settings::default()
+        }
+    }
+
+    /// How long requests may take under these options.
+    fn request_limits(&self) -> RequestLimits {
+        let standard = RequestLimits::STANDARD;
+        RequestLimits {
+            names: self.io_deadline.unwrap_or(standard.names),
+            commits: self.commit_deadline.unwrap_or(standard.commits),
+            ..standard
         }
     }
 

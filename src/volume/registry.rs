@@ -203,6 +203,15 @@ impl Registry {
     }
 }
 
+impl Volume {
+    /// After the last view: what even that could not save goes to lost+found, since nobody has the volume any more.
+    async fn end(&self) {
+        if let Err(error) = self.core.set_aside().await {
+            tracing::error!("{error}");
+        }
+    }
+}
+
 impl ViewMount {
     /// Mounts a view of `core` at the existing directory `path`.
     async fn mount(core: &Core, spec: &VolumeSpec, settings: ViewSettings, path: &Path) -> Result<Arc<Self>> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use azblob_csi::fs::{ROOT, RenameMode, SetAttr, Settings};
+use azblob_csi::fs::{ROOT, RenameMode, SetAttr, SetTime, SetXattr, Settings};
 use blob_emulator::Operation;
 
 use crate::support::{
@@ -379,4 +379,55 @@ async fn an_open_file_whose_blob_another_client_removed_can_be_unlinked() {
     assert_eq!(volume.lookup("a").await.unwrap_err().errno, libc::ENOENT);
     assert_eq!(volume.fs.read(handle, 0, 6).await.unwrap_err().errno, libc::ESTALE, "nobody kept its bytes");
     volume.close(handle).await.unwrap();
+}
+
+/// On the other mount's side of the story, see `chmod_and_touch_keep_every_cached_byte_and_open_handle`: here every sort of
+/// attribute changes again and again while readers are in the middle of their files.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_that_change_under_readers_cost_them_no_error_and_no_byte() {
+    const FILES: usize = 8;
+    let service = Service::start();
+    for index in 0..FILES {
+        service.put(&format!("file{index}"), &vec![index as u8; 2 << 20]);
+    }
+    let volume = service.volume().await;
+    let mut handles = Vec::new();
+    for index in 0..FILES {
+        let handle = volume.open(&format!("file{index}"), READ).await.unwrap();
+        assert_eq!(volume.read(handle, 0, 2 << 20).await.len(), 2 << 20);
+        handles.push(handle);
+    }
+    let gets = service.count(Operation::GetBlob);
+    let changing = Arc::new(AtomicBool::new(true));
+    let readers: Vec<_> = handles
+        .iter()
+        .enumerate()
+        .map(|(index, handle)| {
+            let (volume, changing, handle) = (Arc::clone(&volume), Arc::clone(&changing), *handle);
+            tokio::spawn(async move {
+                while changing.load(Ordering::Relaxed) {
+                    let bytes = volume.read(handle, 0, 2 << 20).await;
+                    assert!(bytes.iter().all(|byte| *byte == index as u8));
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for round in 0..5u32 {
+        for index in 0..FILES {
+            let number = volume.lookup(&format!("file{index}")).await.unwrap().attr.number;
+            let mode = SetAttr { mode: Some(0o600 + round), ..SetAttr::default() };
+            volume.fs.setattr(&volume.caller, number, None, mode).await.unwrap();
+            let touch = SetAttr { mtime: Some(SetTime::Now), atime: Some(SetTime::Now), ..SetAttr::default() };
+            volume.fs.setattr(&volume.caller, number, None, touch).await.unwrap();
+            let value = round.to_string();
+            volume.fs.set_xattr(&volume.caller, number, b"user.round", value.as_bytes(), SetXattr::Any).await.unwrap();
+        }
+    }
+    changing.store(false, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert_eq!(service.count(Operation::GetBlob), gets, "no byte was fetched again");
+    assert_eq!(service.count(Operation::SetBlobMetadata), 5 * 3 * FILES as u64);
 }

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use azblob_csi::fs::{ROOT, SetAttr, Settings};
@@ -243,4 +243,32 @@ async fn a_change_by_name_that_fails_is_undone() {
     }
     let handle = volume.open("f", CREATE).await.unwrap();
     assert_eq!(errno_of_sync(&volume, handle).await, 0, "the calls themselves have told it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hidden_copies_are_swept_by_owner_and_age_and_those_in_use_are_kept() {
+    let service = Service::start();
+    let bytes = vec![3u8; 5 << 20];
+    service.put("large", &bytes);
+    service.put(".azblob/orphan/gone-machine/1", b"left by a process that is gone");
+    let volume = service.volume().await;
+    let handle = volume.open("large", READ).await.unwrap();
+    volume.fs.unlink(&volume.caller, ROOT, "large".as_ref()).await.unwrap();
+    let hidden = service.names();
+    assert_eq!(hidden.len(), 2, "{hidden:?}");
+    assert!(hidden.iter().all(|name| name.starts_with(".azblob/orphan/")), "{hidden:?}");
+    assert_eq!(volume.names_in(ROOT).await, Vec::<String>::new(), "never listed");
+    let day = Duration::from_secs(24 * 3600);
+    let now = SystemTime::now();
+    assert_eq!(volume.fs.sweep_orphans(now + 6 * day).await.unwrap(), 0, "its owner may live");
+    assert_eq!(service.volume().await.fs.sweep_orphans(now + 6 * day).await.unwrap(), 0);
+    assert_eq!(volume.fs.sweep_orphans(now + 8 * day).await.unwrap(), 1);
+    assert_eq!(service.names().len(), 1, "what is open stays, however old");
+    let mut read = Vec::new();
+    while read.len() < bytes.len() {
+        read.extend(volume.read(handle, read.len() as u64, 1 << 20).await);
+    }
+    assert!(read == bytes, "read after it was touched under a new ETag");
+    volume.close(handle).await.unwrap();
+    assert_eq!(service.names(), Vec::<String>::new(), "our own goes with the last close");
 }

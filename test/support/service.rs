@@ -76,10 +76,15 @@ impl Service {
 
     /// A client of the container, with our own code.
     pub fn store(&self) -> Arc<dyn BlobStore> {
+        self.store_with(RequestLimits::STANDARD)
+    }
+
+    /// A client whose requests may take so long.
+    pub fn store_with(&self, limits: RequestLimits) -> Arc<dyn BlobStore> {
         let account = parse_connection_string("the test's connection string", &self.connection_string()).unwrap();
         let (location, _) = Location::parse(&self.url(), &LocationHints::from(&account)).unwrap();
         let slot = CredentialSlot::new(account.credential.unwrap());
-        Arc::new(AzureStore::new(location, slot, RequestLimits::STANDARD).unwrap())
+        Arc::new(AzureStore::new(location, slot, limits).unwrap())
     }
 
     /// Another client writes a blob with one Put Blob.

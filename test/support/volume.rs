@@ -51,12 +51,21 @@ impl Service {
 
     /// Opens the container as a volume with so much memory, and a directory for dirty bytes beyond it.
     pub async fn volume_within(&self, settings: Settings, memory_bytes: u64, spool: Option<PathBuf>) -> Arc<Volume> {
-        let runtime = Handle::current();
-        let cache = Cache::new(CacheOptions { memory_bytes, ..CacheOptions::default() }, runtime.clone());
-        let resources = Arc::new(Resources { cache, spool, runtime });
-        let fs = FileSystem::open(self.store(), resources, settings).await.unwrap();
+        self.volume_sharing(settings, resources(memory_bytes, spool)).await
+    }
+
+    /// Opens the container as a volume that shares memory and spool with others of the process.
+    pub async fn volume_sharing(&self, settings: Settings, resources: Arc<Resources>) -> Arc<Volume> {
+        let fs = FileSystem::open(self.store_with(settings.limits), resources, settings).await.unwrap();
         Arc::new(Volume::over(fs))
     }
+}
+
+/// What the volumes of one process share.
+pub fn resources(memory_bytes: u64, spool: Option<PathBuf>) -> Arc<Resources> {
+    let runtime = Handle::current();
+    let cache = Cache::new(CacheOptions { memory_bytes, ..CacheOptions::default() }, runtime.clone());
+    Arc::new(Resources { cache, spool, runtime })
 }
 
 impl Volume {

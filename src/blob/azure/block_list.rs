@@ -63,7 +63,11 @@ async fn settle(
     if !(failed.may_be_own_echo() && matches!(failed.error.kind, ErrorKind::Precondition | ErrorKind::Invalid)) {
         return Err(failed.error);
     }
-    let Ok(found) = get_block_list(store, name).await else { return Err(failed.error) };
+    let found = match get_block_list(store, name).await {
+        Ok(found) => found,
+        Err(error) if error.kind == ErrorKind::NotFound => return Err(failed.error),
+        Err(error) => return Err(error), // Not known: no word about anybody's change.
+    };
     let ours = found.list.committed.iter().map(|block| &block.id).eq(blocks.iter().map(ListedBlock::id));
     let fresh = found.last_modified.is_some_and(|at| written_since(failed.began, at, found.now));
     if !(ours && fresh) {
@@ -73,6 +77,7 @@ async fn settle(
         Ok(head) if head.metadata == options.metadata => {
             Ok(Committed { etag: head.etag, last_modified: head.last_modified })
         }
+        Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::Precondition) => Err(error),
         _ => Err(failed.error),
     }
 }

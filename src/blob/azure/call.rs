@@ -31,8 +31,9 @@ use crate::{
 const ERROR_BODY_BYTES_MAX: usize = 64 << 10;
 /// Longest body that is buffered, in bytes: a listing of 5000 blobs with 8 KiB of metadata each.
 const BUFFERED_BODY_BYTES_MAX: usize = 128 << 20;
-/// Slowest upload that still counts as alive, in bytes a second: it lengthens a try by the size of its body.
-const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// Slowest upload that still counts as alive, in bytes a second: it lengthens a try by the size of its body. What 16
+/// blocks of one file get each on a link of 1 MiB/s; a higher number gives all of them up again and again there.
+const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 /// How often a refused credential is tried again because another one has arrived meanwhile.
 const NEWER_CREDENTIALS_MAX: u32 = 4;
 

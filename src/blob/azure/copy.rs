@@ -75,7 +75,11 @@ async fn recognise(store: &AzureStore, call: &Call, name: &BlobName, source: &Ur
         return Err(failed.error);
     }
     let head = store.blob_call("Get Blob Properties", Method::Head, name)?;
-    let Ok(reply) = store.engine().ask(&head, &store.limits).await else { return Err(failed.error) };
+    let reply = match store.engine().ask(&head, &store.limits).await {
+        Ok(reply) => reply,
+        Err(error) if error.kind == ErrorKind::NotFound => return Err(failed.error),
+        Err(error) => return Err(error), // Not known: no word about anybody's change.
+    };
     let from_ours = response::text(&reply.headers, "x-ms-copy-source")
         .and_then(|text| Url::parse(text).ok())
         .is_some_and(|url| url.path() == source.path() || decoded(&url) == decoded(source));

@@ -157,7 +157,8 @@ impl Resuming {
                 self.reopen(deadline).await?;
                 continue;
             };
-            let broken = match tokio::time::timeout(SILENCE_MAX, arriving.next()).await {
+            let silent = deadline.min(Instant::now() + SILENCE_MAX);
+            let broken = match tokio::time::timeout_at(silent.into(), arriving.next()).await {
                 Ok(Some(Ok(mut piece))) => {
                     let wanted = usize::try_from(self.left.end - self.left.start).unwrap_or(usize::MAX);
                     piece.truncate(wanted);

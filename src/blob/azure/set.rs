@@ -102,6 +102,7 @@ pub(super) async fn settle(
         Ok((found, now)) if holds(&found) && written_since(failed.began, found.last_modified, now) => {
             Ok(Committed { etag: found.etag, last_modified: found.last_modified })
         }
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error), // Not known: no word about anybody's change.
         _ => Err(failed.error),
     }
 }

@@ -8,13 +8,16 @@ use std::{
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::super::{
-    Error, FileSystem, Result,
-    growth::checksum,
-    inode::{Base, Inode},
-    overlay::Overlay,
-    plan::{Part, Plan, is_one_request, plan},
-    stage::{Writer, has_nonce},
+use super::{
+    super::{
+        Error, FileSystem, Result,
+        growth::checksum,
+        inode::{Base, Carried, Inode},
+        overlay::Overlay,
+        plan::{Part, Plan, is_one_request, plan},
+        stage::{Writer, has_nonce},
+    },
+    attempt::Made,
 };
 use crate::{
     blob::{BlobName, BlobStore, BlockId, Body, Committed, CommittedBlock, ErrorKind, ListedBlock, WriteOptions},
@@ -26,6 +29,9 @@ const PARTS_AT_ONCE: usize = 8;
 
 /// One layer on its way.
 struct Sending<'a> {
+    inode: &'a Inode,
+    /// What goes beside the bytes.
+    carried: &'a Carried,
     /// The container, under the lease where one is held.
     store: Arc<dyn BlobStore>,
     name: &'a BlobName,
@@ -42,6 +48,11 @@ struct Sending<'a> {
 impl Sending<'_> {
     fn failed(&self, error: crate::blob::Error) -> Error {
         Error::from_store(format!("cannot save {}", self.name), error)
+    }
+
+    /// Keeps what the service may have made although it did not say so.
+    fn note(&self, options: &WriteOptions, error: &crate::blob::Error, made: impl FnOnce() -> Made) {
+        FileSystem::note_attempt(self.inode, self.layer, (options, self.carried), error, made);
     }
 
     /// An id that no block of the blob has, for a block with this CRC64 (where it is known).
@@ -62,7 +73,7 @@ impl FileSystem {
         name: &BlobName,
         layer: &Arc<Overlay>,
         base: Option<&Arc<Base>>,
-        options: &WriteOptions,
+        (options, carried): (&WriteOptions, &Carried),
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let base_length = base.map_or(0, |base| base.properties.length);
         let stays = layer.below() > 0 && base_length > 0 && !is_one_request(layer, &self.writer.limits(usize::MAX));
@@ -73,12 +84,16 @@ impl FileSystem {
         let id_length = inode.state.lock().block_id_length();
         let taken = blocks.iter().filter(|_| !has_nonce(id_length)).map(|block| block.id.clone()).collect();
         let store = Arc::clone(&self.store);
-        let sending = Sending { store, name, layer, base, blocks: &blocks, id_length, taken: Mutex::new(taken) };
+        let sending =
+            Sending { inode, carried, store, name, layer, base, blocks: &blocks, id_length, taken: Mutex::new(taken) };
         match plan(layer, &blocks, base_length, &self.writer.limits(id_length)) {
             Plan::PutBlob => {
                 let body = self.body_of(layer, base, 0..layer.size()).await?;
-                let committed = self.store.put_blob(name, body, options).await;
-                Ok((committed.map_err(|error| sending.failed(error))?, Vec::new()))
+                let committed = self.store.put_blob(name, body.clone(), options).await.map_err(|error| {
+                    sending.note(options, &error, || Made::whole(&body));
+                    sending.failed(error)
+                })?;
+                Ok((committed, Vec::new()))
             }
             Plan::Blocks(parts) => self.send_blocks(inode, sending, &parts, options).await,
         }
@@ -124,7 +139,11 @@ impl FileSystem {
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let list = self.send_parts(sending, parts).await?;
         let committed = sending.store.put_block_list(sending.name, &listed(&list, sending.blocks), options).await;
-        Ok((committed.map_err(|error| sending.failed(error))?, list))
+        let committed = committed.map_err(|error| {
+            sending.note(options, &error, || Made::Blocks(list.clone()));
+            sending.failed(error)
+        })?;
+        Ok((committed, list))
     }
 
     /// The committed blocks of `base`, asked for once.

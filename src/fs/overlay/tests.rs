@@ -112,7 +112,7 @@ fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, pool: &Pool, number: usiz
             }
         }
         Step::Spill(bytes) => {
-            layer.spill(bytes, || SpoolFile::create(&std::env::temp_dir())).unwrap();
+            layer.spill(bytes, false, || SpoolFile::create(&std::env::temp_dir())).unwrap();
         }
     }
 }

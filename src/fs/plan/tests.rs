@@ -154,7 +154,7 @@ proptest! {
                 }
                 Step::Spill(bytes) => {
                     let create = || SpoolFile::create(&std::env::temp_dir());
-                    layer.spill(bytes, create).unwrap();
+                    layer.spill(bytes, false, create).unwrap();
                 }
                 Step::Truncate(size) => {
                     if layer.truncate(size).is_ok() {

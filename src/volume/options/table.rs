@@ -3,6 +3,8 @@
 //! Order: ours first, then mount(8)'s and libfuse's, then blobfuse's by theme. A row without effect says why in words
 //! that an operator can act on; a row is refused where going on without its effect would be worse than failing.
 
+use std::time::Duration;
+
 use super::{
     MountOptions,
     value::{parse_duration, parse_flag, parse_id, parse_mode},
@@ -119,6 +121,12 @@ fn parse_divisor(text: &str) -> Result<u64, String> {
     divisor.ok_or_else(|| format!("a power of two up to {BLOCK_DIVISOR_MAX}"))
 }
 
+/// A deadline under a second would be met by no service.
+fn deadline(text: &str) -> Result<Duration, String> {
+    let asked = parse_duration(text)?;
+    if asked < Duration::from_secs(1) { Err("a duration of at least 1s".to_owned()) } else { Ok(asked) }
+}
+
 /// libfuse and blobfuse have several timeouts where we have one: the shortest asked for keeps every one of them.
 fn kernel_timeout(options: &mut MountOptions, text: &str) -> Result<(), String> {
     let asked = parse_duration(text)?;
@@ -128,7 +136,7 @@ fn kernel_timeout(options: &mut MountOptions, text: &str) -> Result<(), String> 
 
 const MEMORY: &str = "memory is one budget for the whole process: set --memory of the mount or the node plugin";
 const DISK: &str = "nothing is cached on disk in this version, so there is nothing to size or clean";
-const RETRY: &str = "requests are retried with backoff until their deadline: 60 s for reads, 300 s for commits";
+const RETRY: &str = "requests are retried with backoff until io-deadline or commit-deadline";
 const ALWAYS_EXACT: &str = "every open asks the service whether its copy is current, so no timeout is needed";
 const PARALLEL: &str = "the number of requests in flight belongs to the process, not to one mount";
 const LOGGING: &str = "logs go to stderr at the level of --log-level or AZBLOB_LOG";
@@ -182,6 +190,20 @@ pub const TABLE: &[Row] = &[
         "close-to-open",
         "close-to-open: an open sees every close that returned before it. exclusive: nobody else writes, nothing expires. immutable: blobs never change; read-only.",
         |o, v| assign(&mut o.consistency, consistency(v).map(Some)),
+    ),
+    sets(
+        "io-deadline",
+        Takes::Duration,
+        "60s",
+        "How long a read, a listing or an operation on names may take, all tries together; then ETIMEDOUT. At least 1s.",
+        |o, v| assign(&mut o.io_deadline, deadline(v).map(Some)),
+    ),
+    sets(
+        "commit-deadline",
+        Takes::Duration,
+        "300s",
+        "How long one request that sends data, a commit or a copy may take, all tries together; then ETIMEDOUT, and the data is kept. At least 1s.",
+        |o, v| assign(&mut o.commit_deadline, deadline(v).map(Some)),
     ),
     sets(
         "escape_names",

@@ -168,18 +168,20 @@ impl Registry {
 
     /// Ends a view that nobody has any more, and the volume with its last view.
     async fn end_if_unused(&self, id: &str, view: &Arc<ViewMount>) -> Result<()> {
-        let used = {
+        let (used, ended) = {
             let mut volumes = self.volumes.lock();
             let Some(volume) = volumes.get(id) else { return Ok(()) };
             let same = |other: &Arc<ViewMount>| Arc::ptr_eq(other, view);
             let used = volume.staged.as_ref().is_some_and(|(_, staged)| same(staged))
                 || volume.targets.values().any(|target| same(&target.view));
-            if !used && volume.staged.is_none() && volume.targets.is_empty() {
-                volumes.remove(id);
-            }
-            used
+            let is_last = !used && volume.staged.is_none() && volume.targets.is_empty();
+            (used, if is_last { volumes.remove(id) } else { None })
         };
-        if used { Ok(()) } else { view.end().await }
+        let outcome = if used { Ok(()) } else { view.end().await };
+        if let Some(volume) = ended {
+            volume.end().await;
+        }
+        outcome
     }
 }
 

@@ -87,6 +87,7 @@ impl Registry {
         if let Some((_, view)) = &volume.staged {
             view.end().await?;
         }
+        volume.end().await;
         remove_path(&path).await
     }
 }
