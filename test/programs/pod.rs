@@ -61,7 +61,7 @@ fn a_web_application_of_the_volumes_group_serves_and_writes_and_others_do_not() 
     mount.unmount();
     let fresh = world.mount(&OPTIONS);
     let stat = "stat -c '%n %u:%g %a %s' www/index.html www/uploads/2026/file www/access.log www/extension-1.0/7.php";
-    let expected = "www/index.html 0:1000 660 19\nwww/uploads/2026/file 33:1000 640 6\nwww/access.log 33:1000 644 8\n\
+    let expected = "www/index.html 0:1000 770 19\nwww/uploads/2026/file 33:1000 640 6\nwww/access.log 33:1000 644 8\n\
         www/extension-1.0/7.php 33:1000 644 7\n";
     assert_eq!(script(&world, fresh.root(), stat, &[]), expected);
     fresh.unmount();
