@@ -188,6 +188,7 @@ pub struct FileSystem {
     /// Files moved to lost+found.
     set_aside_count: AtomicU64,
     link_refusal: std::sync::Once,
+    exchange_refusal: std::sync::Once,
     locks: lock::Locks,
 }
 
@@ -216,9 +217,11 @@ impl FileSystem {
             orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),
             link_refusal: std::sync::Once::new(),
+            exchange_refusal: std::sync::Once::new(),
             locks: lock::Locks::default(),
         });
         file_system.load_root().await?;
+        file_system.report_unfinished_renames().await;
         file_system.sweep_regularly();
         Ok(file_system)
     }

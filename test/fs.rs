@@ -31,6 +31,8 @@ mod model;
 mod reading;
 #[path = "fs/refusals.rs"]
 mod refusals;
+#[path = "fs/renames.rs"]
+mod renames;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
 #[path = "fs/xattrs.rs"]

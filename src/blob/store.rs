@@ -78,6 +78,8 @@ pub struct BlobProperties {
     pub leased: bool,
     /// x-ms-copy-id of the last copy onto this blob, and its status ("success", "pending", ...).
     pub copy: Option<(String, String)>,
+    /// x-ms-request-id of the answer that said all this; `None` out of a listing, and for what we have just written.
+    pub request_id: Option<String>,
     /// The permission bits that the service enforces ([`super::MODE_BITS`]); hierarchical accounts only.
     pub mode: Option<u32>,
 }

@@ -104,6 +104,7 @@ impl SetAttr {
         attributes.atime = self.atime.map(time).or(attributes.atime);
         attributes.mtime = self.mtime.map(time).or(attributes.mtime);
         attributes.ctime = Some(now);
+        state.read_at = state.read_at.filter(|_| self.atime.is_none());
         // A kernel that leaves this to us (FUSE_HANDLE_KILLPRIV_V2) says no mode; the others say the one without the bits.
         if kind != Kind::Directory && self.mode.is_none() && (self.uid.is_some() || self.gid.is_some()) {
             attributes.drop_set_ids();
@@ -180,6 +181,13 @@ impl FileSystem {
         Ok(())
     }
 
+    /// Counts a read through `handle` as an access. What the kernel's pages answer is not counted.
+    pub fn note_read(&self, handle: HandleId) {
+        if let Ok(handle) = self.handles.file(handle) {
+            handle.inode.state.lock().note_read();
+        }
+    }
+
     /// Sends changed attributes, unless a program has the file open for writing: then they ride along with the commit
     /// at its close. `was_dirty`: there was something to send before the change.
     pub(super) async fn save_attributes(
@@ -231,7 +239,7 @@ impl FileSystem {
             links,
             uid: carried.uid.unwrap_or(settings.uid),
             gid: settings.forced_gid.or(carried.gid).unwrap_or(settings.gid),
-            atime: carried.atime.unwrap_or(mtime),
+            atime: state.read_at.max(carried.atime).unwrap_or(mtime),
             mtime,
             ctime: carried.ctime.filter(|_| !appended).unwrap_or(written.max(mtime)),
         }

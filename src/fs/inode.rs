@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeSet,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::sync::Mutex;
@@ -36,6 +36,9 @@ pub struct InodeNumber(pub u64);
 
 /// The root of every view (FUSE_ROOT_ID of include/uapi/linux/fuse.h).
 pub const ROOT: InodeNumber = InodeNumber(1);
+
+/// An access time older than this is renewed by a read (mount(8), `relatime`).
+const ACCESS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether an inode still has a name. Transitions: see the module's doc; both ends are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub struct Carried {
 pub struct State {
     /// POSIX attributes as they will be after the next commit.
     pub attributes: Attributes,
+    /// Last read that counts (see [`Self::note_read`]); never written to the blob.
+    pub read_at: Option<SystemTime>,
     /// Changes of other metadata than theirs, over that of `base`.
     pub metadata_changes: MetadataChanges,
     /// Whether either differs from what `base` has.
@@ -193,6 +198,18 @@ impl State {
         self.checked = None;
     }
 
+    /// Counts a read as an access, as `relatime` of mount(8) does: when the last one is not younger than the last change, or
+    /// a day old.
+    pub fn note_read(&mut self) {
+        let last = self.read_at.max(self.attributes.atime);
+        let changed = self.attributes.mtime.max(self.attributes.ctime);
+        let now = SystemTime::now();
+        let is_old = |last: SystemTime| now.duration_since(last).is_ok_and(|age| age >= ACCESS_AGE_MAX);
+        if last <= changed || last.is_none_or(is_old) {
+            self.read_at = Some(now);
+        }
+    }
+
     /// Sets mtime and ctime to now: the data changed.
     pub fn touch(&mut self) {
         let now = SystemTime::now();
@@ -226,6 +243,7 @@ impl Inode {
         let checked = base.as_ref().map(|_| Instant::now());
         let state = State {
             attributes,
+            read_at: None,
             metadata_changes: MetadataChanges::default(),
             attributes_dirty: false,
             base,

@@ -1,12 +1,12 @@
 //! rename(2) on a flat namespace: a copy inside the service, then a delete, each under the version that was seen.
 //!
 //! No blob is ever lost: a source is deleted only when its copy has succeeded, and only in the version that was copied. A
-//! directory's rename that breaks off leaves every blob under its old or its new name (or, for moments, both), and
-//! doing it again finishes it.
+//! directory's rename is that of each blob below it (`tree`); one that breaks off can be done again (`journal`).
 
-use std::{collections::HashMap, ffi::OsStr, sync::Arc};
+mod journal;
+mod tree;
 
-use futures::{StreamExt, TryStreamExt};
+use std::{ffi::OsStr, sync::Arc};
 
 use super::{
     Caller, Error, FileSystem, InodeNumber, Invalidation, Kind, Result,
@@ -14,10 +14,7 @@ use super::{
     inode::{Fate, Inode},
     lookup::Held,
 };
-use crate::blob::{BlobName, Committed, Condition, ETag, ErrorKind, ListEntry, ListRequest};
-
-/// Blobs of a directory that are copied at once; the store bounds what the node does in all.
-const COPIES_AT_ONCE: usize = 32;
+use crate::blob::{BlobName, Committed, Condition, ETag, ErrorKind};
 
 /// What may be at the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,18 +96,21 @@ impl FileSystem {
             if mode == RenameMode::NoReplace {
                 return Err(Error::new(libc::EEXIST, format!("{shown:?} exists already")));
             }
-            self.check_replaceable(&source.inode, &target.inode).await?;
         }
         if self.table.is_within(new_parent, source.inode.number) {
             return Err(Error::new(libc::EINVAL, "a directory cannot be moved into itself"));
         }
-        self.keep_directory(parent).await?;
         let new_path = format!("{}{}", self.directory_prefix(new_parent)?, component.text);
         let new_blob = BlobName::new(new_path)
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
+        let resumed = match &target {
+            Some(target) => self.check_replaceable(&source.inode, &target.inode, &new_blob).await?,
+            None => false,
+        };
+        self.keep_directory(parent).await?;
         let still = Still::hold(self, &source.inode, target.as_ref()).await;
         if source.inode.kind == Kind::Directory {
-            self.move_directory(&source.inode, &still, target.as_ref(), &new_blob).await?;
+            self.move_directory(&source.inode, &still, target.as_ref(), &new_blob, resumed).await?;
         } else {
             self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
         }
@@ -118,13 +118,33 @@ impl FileSystem {
         Ok(())
     }
 
-    async fn check_replaceable(&self, source: &Inode, target: &Inode) -> Result<()> {
+    /// Whether `source` may take the name of `target`. `true`: what that holds is what an earlier rename of the two has
+    /// left, and this one goes on with it.
+    async fn check_replaceable(&self, source: &Inode, target: &Inode, new_blob: &BlobName) -> Result<bool> {
         match (source.kind == Kind::Directory, target.kind == Kind::Directory) {
             (true, false) => Err(Error::new(libc::ENOTDIR, "the new name is not a directory")),
             (false, true) => Err(Error::new(libc::EISDIR, "the new name is a directory")),
-            (true, true) => self.check_empty(target).await,
-            (false, false) => Ok(()),
+            (true, true) => match self.check_empty(target).await {
+                Err(full) if full.errno == libc::ENOTEMPTY => {
+                    let unfinished = self.is_unfinished(&self.blob_name(source)?, new_blob).await?;
+                    if unfinished { Ok(true) } else { Err(full) }
+                }
+                other => other.map(|()| false),
+            },
+            (false, false) => Ok(false),
         }
+    }
+
+    /// What renameat2(2) is answered for RENAME_EXCHANGE and RENAME_WHITEOUT: neither can be done without a moment in which
+    /// a name leads to nothing. Said in the log once.
+    pub fn refuse_rename_flags(&self, flags: &str) -> Error {
+        self.exchange_refusal.call_once(|| {
+            tracing::warn!(
+                flags,
+                "a program asked to exchange two names, which blobs cannot: EINVAL, now and from now on"
+            );
+        });
+        Error::new(libc::EINVAL, format!("rename with flags {flags} is not supported"))
     }
 
     async fn move_file(
@@ -186,74 +206,6 @@ impl FileSystem {
         state.checked = Some(std::time::Instant::now());
     }
 
-    /// Copies every blob below, then deletes the sources, then the old marker: in that order, so that a break loses nothing.
-    async fn move_directory(
-        self: &Arc<Self>,
-        source: &Arc<Inode>,
-        still: &Still,
-        target: Option<&Held>,
-        new_blob: &BlobName,
-    ) -> Result<()> {
-        if let Some(target) = target
-            && target.inode.state.lock().base.is_some()
-        {
-            self.delete_blob(new_blob).await?;
-        }
-        still.commit(self, source).await?;
-        let from = self.blob_name(source)?;
-        let moves = self.moves_below(&from, new_blob).await?;
-        let total = moves.len();
-        tracing::info!(from = from.as_str(), to = new_blob.as_str(), blobs = total, "renaming a directory");
-        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
-        let copies: Vec<_> = moves.iter().map(|moved| self.copy_resumably(moved)).collect();
-        let copied: Vec<Committed> = futures::stream::iter(copies).buffered(COPIES_AT_ONCE).try_collect().await?;
-        let by_name = moves.iter().zip(&copied).map(|(moved, committed)| (moved.from.as_str(), (moved, committed)));
-        let by_name: HashMap<_, _> = by_name.collect();
-        self.read_copies_below(source, from.as_str(), &by_name);
-        let deletes: Vec<_> = moves.iter().rev().map(|moved| self.delete_source(moved)).collect();
-        futures::stream::iter(deletes).buffered(COPIES_AT_ONCE).try_collect::<Vec<()>>().await?;
-        self.repoint_below(source, from.as_str(), &by_name);
-        Ok(())
-    }
-
-    /// A copy that an earlier, broken rename has made already may be there: it is made again over it.
-    async fn copy_resumably(&self, moved: &Move) -> Result<Committed> {
-        match self.copy_one(moved, &Condition::Absent).await {
-            Err(error) if error.kind() == Some(ErrorKind::Precondition) => self.copy_one(moved, &Condition::None).await,
-            other => other,
-        }
-    }
-
-    /// Every blob of a directory, its marker first, with the name that it gets.
-    async fn moves_below(&self, from: &BlobName, to: &BlobName) -> Result<Vec<Move>> {
-        let failed = |error| Error::from_store(format!("cannot list {from}"), error);
-        let renamed = |name: &BlobName| {
-            let path = name.as_str().strip_prefix(from.as_str()).unwrap_or_default();
-            BlobName::new(format!("{to}{path}"))
-                .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename {name}: {error}")))
-        };
-        let mut moves = Vec::new();
-        match self.store.head(from, &Condition::None).await {
-            Ok(marker) => moves.push(Move { from: from.clone(), etag: marker.etag, to: to.clone() }),
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let mut marker = None;
-        loop {
-            let request = ListRequest { prefix: format!("{from}/"), delimited: false, marker, max_results: None };
-            let page = self.store.list(&request).await.map_err(failed)?;
-            for entry in page.entries {
-                if let ListEntry::Blob(name, properties) = entry {
-                    moves.push(Move { to: renamed(&name)?, etag: properties.etag, from: name });
-                }
-            }
-            match page.next_marker {
-                Some(next) => marker = Some(next),
-                None => return Ok(moves),
-            }
-        }
-    }
-
     /// The files below a directory that have something uncommitted, or a writer.
     pub(super) fn written_below(&self, directory: &Inode) -> Vec<Arc<Inode>> {
         let mut found = Vec::new();
@@ -266,46 +218,6 @@ impl FileSystem {
                     found.push(child);
                 }
             }
-        }
-        found
-    }
-
-    /// Open files go on reading from the copies, before their sources go: nobody holds still those that are only read.
-    fn read_copies_below(&self, directory: &Arc<Inode>, path: &str, moved: &HashMap<&str, (&Move, &Committed)>) {
-        for (inode, path) in self.known_below(directory, path) {
-            let Some((moved, committed)) = moved.get(path.as_str()) else { continue };
-            let base = inode.state.lock().base.clone();
-            if let Some(base) = base.filter(|base| base.properties.etag == moved.etag) {
-                base.content.repoint(moved.to.clone(), committed.etag.clone());
-            }
-        }
-    }
-
-    fn repoint_below(&self, directory: &Arc<Inode>, path: &str, moved: &HashMap<&str, (&Move, &Committed)>) {
-        for (inode, path) in self.known_below(directory, path) {
-            if let Some((moved, committed)) = moved.get(path.as_str()) {
-                self.repoint(&inode, &moved.to, committed);
-            }
-            if let Some(known) = &inode.directory {
-                known.renew(|name| {
-                    let component = self.naming.component(name.as_ref()).ok()?;
-                    moved.get(format!("{path}/{}", component.text).as_str()).map(|(_, committed)| (*committed).clone())
-                });
-            }
-        }
-    }
-
-    /// A directory at `path` and all that is known below it, with their paths.
-    fn known_below(&self, directory: &Arc<Inode>, path: &str) -> Vec<(Arc<Inode>, String)> {
-        let mut found = Vec::new();
-        let mut waiting = vec![(Arc::clone(directory), path.to_owned())];
-        while let Some((inode, path)) = waiting.pop() {
-            for (name, child) in self.table.children(inode.number) {
-                if let Ok(component) = self.naming.component(name.as_ref().as_ref()) {
-                    waiting.push((child, format!("{path}/{}", component.text)));
-                }
-            }
-            found.push((inode, path));
         }
         found
     }

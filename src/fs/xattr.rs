@@ -12,7 +12,7 @@ use super::{
     Caller, Error, FileSystem, InodeNumber, ROOT, Result,
     inode::{Inode, State},
 };
-use crate::blob::Metadata;
+use crate::blob::{Condition, Metadata};
 
 /// What begins with this is a program's own.
 const USER: &[u8] = b"user.";
@@ -40,7 +40,7 @@ impl FileSystem {
         let name = user_name(name)?;
         let inode = self.current(number).await?;
         let value = match name.strip_prefix(FACTS) {
-            Some(fact) => self.fact(&inode, fact),
+            Some(fact) => self.fact(&inode, fact).await?,
             None => format::get(&inode.state.lock().metadata(), name),
         };
         value.ok_or_else(|| no_such_attribute(name))
@@ -131,18 +131,24 @@ impl FileSystem {
         Ok((name, self.current(number).await?))
     }
 
-    /// A fact of the blob as it was last seen or committed; `None` where it has none.
-    fn fact(&self, inode: &Inode, name: &[u8]) -> Option<Vec<u8>> {
-        let base = inode.state.lock().base.clone()?;
+    /// A fact of the blob as it was last seen or committed; `None` where it has none. `request_id` costs a request: the
+    /// last one for the blob is then the one whose id is given.
+    async fn fact(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some(base) = inode.state.lock().base.clone() else { return Ok(None) };
         let properties = &base.properties;
         let text = match name {
-            b"etag" => properties.etag.0.trim_matches('"').to_owned(),
-            b"url" => self.store.url(&self.blob_name(inode).ok()?),
-            b"tier" => properties.access_tier.clone()?,
-            b"content_type" => properties.headers.content_type.clone()?,
-            _ => return None,
+            b"etag" => Some(properties.etag.0.trim_matches('"').to_owned()),
+            b"url" => Some(self.store.url(&self.blob_name(inode)?)),
+            b"tier" => properties.access_tier.clone(),
+            b"content_type" => properties.headers.content_type.clone(),
+            b"request_id" => {
+                let blob = self.blob_name(inode)?;
+                let asked = self.store.head(&blob, &Condition::None).await;
+                asked.map_err(|error| Error::from_store(format!("cannot ask for {blob}"), error))?.request_id
+            }
+            _ => None,
         };
-        Some(text.into_bytes())
+        Ok(text.map(String::into_bytes))
     }
 }
 

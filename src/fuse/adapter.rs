@@ -67,6 +67,8 @@ pub(super) struct Adapter {
     pub(super) open: Arc<OpenHandles>,
     /// INIT features that are not used although the kernel has them (tests of older kernels' behaviour).
     pub(super) masked_features: u64,
+    /// Whether reads move access times (not with `noatime`).
+    pub(super) access_times: bool,
 }
 
 impl Adapter {
@@ -213,7 +215,7 @@ impl Filesystem for Adapter {
     ) {
         let ((fs, caller), name, new_name) = (self.context(request), name.to_owned(), new_name.to_owned());
         let work = async move {
-            let mode = rename_mode(flags)?;
+            let mode = rename_mode(flags).ok_or_else(|| fs.refuse_rename_flags(&flags.to_string()))?;
             fs.rename(&caller, (number(parent), &name), (number(new_parent), &new_name), mode).await
         };
         self.dispatch.spawn("rename", reply, work, answer_done);
@@ -266,6 +268,9 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let fs = Arc::clone(&self.fs);
+        if self.access_times {
+            fs.note_read(HandleId(handle.0));
+        }
         let work = async move { fs.read(HandleId(handle.0), offset, size).await };
         self.dispatch.start("read", reply, work, |reply, data| data.with(|bytes| reply.data(bytes)));
     }

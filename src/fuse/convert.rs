@@ -11,8 +11,8 @@ use fuser::{
 
 use crate::{
     fs::{
-        Attr, Caller, Error, HandleId, InodeNumber, Kind, LockCall, LockRequest, RenameMode, Result, SetAttr, SetTime,
-        SetXattr, View, WriteMode,
+        Attr, Caller, HandleId, InodeNumber, Kind, LockCall, LockRequest, RenameMode, SetAttr, SetTime, SetXattr, View,
+        WriteMode,
     },
     sync::Arc,
 };
@@ -115,15 +115,12 @@ pub(super) fn xattr_mode(flags: i32) -> SetXattr {
     }
 }
 
-/// # Errors
-/// EINVAL for an exchange or a whiteout: neither can be done without a moment in which a name leads to nothing.
-pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
+/// `None` for an exchange or a whiteout.
+pub(super) fn rename_mode(flags: RenameFlags) -> Option<RenameMode> {
     if flags.is_empty() {
-        Ok(RenameMode::Replace)
-    } else if flags == RenameFlags::RENAME_NOREPLACE {
-        Ok(RenameMode::NoReplace)
+        Some(RenameMode::Replace)
     } else {
-        Err(Error::new(libc::EINVAL, format!("rename with flags {flags} is not supported")))
+        (flags == RenameFlags::RENAME_NOREPLACE).then_some(RenameMode::NoReplace)
     }
 }
 

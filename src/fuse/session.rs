@@ -246,6 +246,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
         dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
         open: Arc::clone(&open),
         masked_features: options.masked_features,
+        access_times: !options.no_atime,
     };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));

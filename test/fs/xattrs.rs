@@ -163,6 +163,9 @@ async fn facts_of_the_blob_answer_and_are_not_listed() {
     assert_eq!(etag, head.etag.0.trim_matches('"'));
     assert_eq!(fact("user.azblob.url").await.unwrap(), format!("{}/dir/fact%20sheet", service.url()));
     assert_eq!(fact("user.azblob.content_type").await.ok(), head.headers.content_type);
+    let (first, second) =
+        (fact("user.azblob.request_id").await.unwrap(), fact("user.azblob.request_id").await.unwrap());
+    assert!(first.len() > 30 && first != second, "{first} {second}");
     assert_eq!(fact("user.azblob.colour").await.unwrap_err().errno, libc::ENODATA);
     assert_eq!(volume.fs.list_xattrs(number).await.unwrap(), b"");
     let set = volume.fs.set_xattr(&volume.caller, number, b"user.azblob.etag", b"1", SetXattr::Any).await;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use blob_emulator::{FaultKind, FaultRule, Operation};
 use harness::{Mount, World};
 
 use crate::world;
@@ -30,6 +31,62 @@ fn every_applicable_case_of_pjdfstest_passes_where_nothing_expires() {
     let mount = world.mount(&["-o", "allow_other", "--consistency", "exclusive"]);
     check_suite(&world, &mount);
     mount.unmount();
+}
+
+#[test]
+fn a_read_moves_the_access_time_as_relatime_does_and_noatime_turns_that_off() {
+    let world = world();
+    for (options, moves) in [("rw", true), ("noatime", false)] {
+        world.emulator().put(world.container(), options, &b"text"[..], &[]).unwrap();
+        let mount = world.mount(&["-o", options]);
+        let path = mount.path(options);
+        let times = || fs::metadata(&path).map(|found| (found.accessed().unwrap(), found.modified().unwrap())).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        let (read, written) = times();
+        assert_eq!(read > written, moves, "{options}: {read:?} {written:?}");
+        assert_eq!(fs::read(&path).unwrap(), b"text");
+        assert_eq!(times().0, read, "{options}: a second read soon after does not count");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn a_hard_link_and_an_exchange_of_names_are_refused_with_one_line_each() {
+    let world = world();
+    let mount = world.mount(&[]);
+    for name in ["a", "b"] {
+        fs::write(mount.path(name), name).unwrap();
+    }
+    for _ in 0..3 {
+        let linked = fs::hard_link(mount.path("a"), mount.path("c")).unwrap_err();
+        assert_eq!(linked.raw_os_error(), Some(nix::libc::EPERM));
+        let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+        let (here, a, b) = (nix::fcntl::AT_FDCWD, mount.path("a"), mount.path("b"));
+        assert_eq!(nix::fcntl::renameat2(here, &a, here, &b, flags), Err(nix::errno::Errno::EINVAL));
+    }
+    let log = mount.unmount().log;
+    assert_eq!((log.matches("hard link").count(), log.matches("exchange").count()), (1, 1), "{log}");
+}
+
+#[test]
+fn a_rename_that_broke_off_is_named_at_the_next_mount_and_mv_completes_it() {
+    let world = world();
+    for index in 0..3 {
+        world.emulator().put(world.container(), &format!("a/{index}"), &b"bytes"[..], &[]).unwrap();
+    }
+    let mount = world.mount(&[]);
+    let refused = FaultKind::Status { status: 403, code: Some("AuthorizationFailure".to_owned()), retry_after: None };
+    world.emulator().fault(FaultRule::new(refused).on(Operation::DeleteBlob).blob("a/1"));
+    fs::rename(mount.path("a"), mount.path("z")).unwrap_err();
+    world.emulator().clear_faults();
+    let log = mount.unmount().log;
+    assert!(log.contains("rename it again (mv -T)"), "{log}");
+    let mount = world.mount(&[]);
+    let log = mount.log();
+    assert!(log.contains("was begun and did not end") && log.contains("from=\"a\" to=\"z\""), "{log}");
+    world.run(Command::new("mv").arg("-T").args([mount.path("a"), mount.path("z")]), SUITE_LIMIT).success();
+    mount.unmount();
+    assert_eq!(world.emulator().names(world.container()), ["z/0", "z/1", "z/2"]);
 }
 
 /// What failed, and nothing else, is what may fail; and of what needs the file system read-only, nothing does.

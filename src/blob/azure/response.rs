@@ -102,6 +102,7 @@ pub(super) fn properties(
         tag_count: number(headers, "x-ms-tag-count").and_then(|count| count.try_into().ok()).unwrap_or(0),
         leased: text(headers, "x-ms-lease-status") == Some("locked"),
         copy: owned(headers, "x-ms-copy-id").zip(owned(headers, "x-ms-copy-status")),
+        request_id: owned(headers, "x-ms-request-id"),
         mode: text(headers, "x-ms-permissions").and_then(parse_permissions),
     })
 }

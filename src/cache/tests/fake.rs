@@ -196,6 +196,7 @@ impl BlobStore for Container {
             leased: false,
             copy: None,
             created: None,
+            request_id: None,
             mode: None,
         };
         Ok(Download { properties, range, body })

@@ -136,6 +136,7 @@ pub(in crate::fs) fn written_properties(committed: &Committed, metadata: Metadat
         leased: false,
         copy: None,
         created: None,
+        request_id: None,
         mode: None,
     }
 }

@@ -75,6 +75,7 @@ impl State {
             leased: false,
             copy: None,
             created: None,
+            request_id: None,
             mode: None,
         };
         self.blobs.insert(name.to_owned(), Stored { bytes, blocks, properties });

@@ -205,6 +205,7 @@ impl Entry {
             tag_count: self.tag_count,
             leased: self.leased,
             copy: None,
+            request_id: None,
             mode: self.mode,
         };
         let name = BlobName::new(name).map_err(|error| error.to_string())?;
