@@ -27,6 +27,8 @@ mod layouts;
 mod locks;
 #[path = "fs/model.rs"]
 mod model;
+#[path = "fs/no_space.rs"]
+mod no_space;
 #[path = "fs/reading.rs"]
 mod reading;
 #[path = "fs/refusals.rs"]

@@ -16,7 +16,7 @@ use super::{
     overlay::{Overlay, WriteRefused},
     spool::SpoolFile,
 };
-use crate::cache::{Buffer, Pool};
+use crate::cache::{Buffer, Class, Pool};
 
 /// Largest file: 50,000 blocks of the largest block that we stage (see `stage`), and below the service's 190.7 TiB.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 40;
@@ -198,12 +198,34 @@ impl FileSystem {
             if let Ok(buffer) = crate::sync::tokio::time::timeout(MEMORY_LOOK, wait).await {
                 return Ok(buffer);
             }
+            if self.is_stuck(inode) {
+                return Err(Error::new(
+                    libc::ENOSPC,
+                    "a file without a name is larger than memory, and the spool takes no more of it",
+                ));
+            }
             if Instant::now() >= ends {
                 let sentence = "no memory became free until the deadline: what was written before could not be sent";
                 return Err(Error::timed_out(sentence));
             }
             self.relieve_others(inode);
         }
+    }
+
+    /// Whether nothing frees memory for a file that make_room() got nothing from: it has no name to be saved under, holds
+    /// much of the memory, and no other file of the volume holds anything that could be saved instead.
+    fn is_stuck(&self, inode: &Arc<Inode>) -> bool {
+        let can_be_saved = |other: &Arc<Inode>| {
+            let state = other.state.lock();
+            state.fate == Fate::Linked && (state.overlay.is_some() || state.committing.is_some())
+        };
+        let much = self.pool().budget().limit_bytes(Class::Dirty) / 4;
+        let is_full = {
+            let state = inode.state.lock();
+            let held = state.overlay.as_ref().map_or(0, Overlay::resident_bytes);
+            state.fate == Fate::Unlinked && held >= much
+        };
+        is_full && !self.table.all().iter().any(can_be_saved)
     }
 
     /// Gives up memory of this file. What was sent goes first (to the spool, or away), what is on its way is waited for, what
@@ -228,18 +250,24 @@ impl FileSystem {
                 return Ok(true);
             }
         }
-        let is_unlinked = {
+        let (is_unlinked, full) = {
             let mut state = inode.state.lock();
             match self.spill(&mut state, false) {
                 Ok(Some(freed)) => return Ok(freed > 0),
-                Ok(None) | Err(_) => state.fate == Fate::Unlinked,
+                Ok(None) => (state.fate == Fate::Unlinked, None),
+                Err(error) => (state.fate == Fate::Unlinked, Some(error)),
             }
         };
         if resident == 0 || is_unlinked {
             return Ok(false);
         }
-        self.commit(inode).await?;
-        Ok(true)
+        match (self.commit(inode).await, full) {
+            (Err(error), Some(full)) if error.may_pass() => {
+                let message = format!("the spool takes no more ({full}): {}", error.message);
+                Err(Error { errno: libc::ENOSPC, message, ..error })
+            }
+            (outcome, _) => outcome.map(|()| true),
+        }
     }
 
     /// Gives up memory of what was sent already. It goes to the spool, since the service discards it when the commit is
