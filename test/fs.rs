@@ -35,6 +35,8 @@ mod reading;
 mod refusals;
 #[path = "fs/renames.rs"]
 mod renames;
+#[path = "fs/tags.rs"]
+mod tags;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
 #[path = "fs/xattrs.rs"]

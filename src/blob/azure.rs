@@ -23,6 +23,7 @@ mod put_block;
 mod request;
 mod response;
 mod set;
+mod tags;
 mod transport;
 
 use std::{
@@ -317,6 +318,10 @@ impl BlobStore for AzureStore {
 
     async fn uncommitted_id_length(&self, name: &BlobName) -> Result<Option<usize>> {
         block_list::uncommitted_id_length(self, name).await
+    }
+
+    async fn get_tags(&self, name: &BlobName) -> Result<Option<Arc<str>>> {
+        tags::get_tags(self, name).await
     }
 
     async fn append_block(&self, name: &BlobName, body: Body, position: u64) -> Result<Appended> {

@@ -49,6 +49,8 @@ pub struct ContentHeaders {
     pub content_disposition: Option<String>,
     /// Cache-Control.
     pub cache_control: Option<String>,
+    /// Index tags, as x-ms-tags says them. Only sent: what reads properties does not tell them ([`BlobStore::get_tags`]).
+    pub tags: Option<Arc<str>>,
 }
 
 /// What the service says about a blob (HEAD, GET and LIST answer the same facts).
@@ -72,7 +74,7 @@ pub struct BlobProperties {
     pub content_md5: Option<[u8; 16]>,
     /// Access tier ("Hot", "Archive", ...) where it has one of its own.
     pub access_tier: Option<String>,
-    /// Number of tags (x-ms-tag-count); a rewrite would drop them.
+    /// Number of tags (x-ms-tag-count); a rewrite drops them unless it sends them again.
     pub tag_count: u32,
     /// Whether a lease is active.
     pub leased: bool,
@@ -313,6 +315,14 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// What the service says; a name without a blob and blocks is no error.
     async fn uncommitted_id_length(&self, _name: &BlobName) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
+    /// The index tags of a blob, as [`ContentHeaders::tags`] takes them; `None` where there are none (or the store has none).
+    ///
+    /// # Errors
+    /// `NotFound`; `Denied` where the credential may read the blob, but not its tags.
+    async fn get_tags(&self, _name: &BlobName) -> Result<Option<Arc<str>>> {
         Ok(None)
     }
 

@@ -21,6 +21,7 @@ mod attempt;
 mod attributes;
 mod finish;
 mod send;
+mod tags;
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -158,7 +159,8 @@ impl FileSystem {
             if base.as_ref().is_some_and(|base| base.properties.kind == BlobKind::Append) {
                 return self.commit_append(inode, &name, layer).await;
             }
-            let options = write_options(inode, base.as_deref(), &carried);
+            let mut options = write_options(inode, base.as_deref(), &carried);
+            options.headers.tags = self.tags_to_keep(&name, base.as_deref()).await?;
             match self.send_layer(inode, &name, layer, base.as_ref(), (&options, &carried)).await {
                 Ok((committed, blocks)) => {
                     self.finish_layer(inode, &name, layer, &committed, blocks, options, &carried);

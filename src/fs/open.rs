@@ -50,7 +50,8 @@ impl FileSystem {
     ///
     /// # Errors
     /// ESTALE when the name now leads to another version (the kernel looks it up and tries again); EROFS, EISDIR; EACCES
-    /// for an archived blob; EPERM for writing an append or page blob or one with tags.
+    /// for an archived blob; EPERM for writing a page blob, emptying an append blob, or writing one whose index tags may
+    /// not be read.
     pub async fn open_file(self: &Arc<Self>, caller: &Caller, number: InodeNumber, access: Access) -> Result<HandleId> {
         if access.write || access.truncate {
             self.check_writable(caller)?;
@@ -70,6 +71,9 @@ impl FileSystem {
         }
         result?;
         check_openable(&inode.state.lock(), access)?;
+        if access.write || access.truncate {
+            self.check_tags(&inode).await?;
+        }
         let handle = self.add_handle(&inode, access);
         if access.truncate
             && let Err(error) = self.truncate(caller, &inode, 0, true).await
@@ -155,6 +159,15 @@ impl FileSystem {
     }
 }
 
+impl FileSystem {
+    /// EPERM now, not at close, for a blob whose index tags would be lost.
+    async fn check_tags(&self, inode: &Inode) -> Result<()> {
+        let base = inode.state.lock().base.clone().filter(|base| base.properties.tag_count > 0);
+        let Some(base) = base else { return Ok(()) };
+        self.tags_to_keep(&self.blob_name(inode)?, Some(&base)).await.map(drop)
+    }
+}
+
 fn check_openable(state: &State, access: Access) -> Result<()> {
     let Some(base) = state.base.as_deref() else { return Ok(()) };
     if base.properties.access_tier.as_deref() == Some("Archive") {
@@ -168,9 +181,6 @@ fn check_openable(state: &State, access: Access) -> Result<()> {
         BlobKind::Append if access.truncate && base.properties.length > 0 => return Err(only_at_its_end()),
         BlobKind::Append => return Ok(()), // Append Block keeps tags, metadata and headers.
         BlobKind::Page => return Err(read_only_pages()),
-    }
-    if base.properties.tag_count > 0 {
-        return Err(Error::new(libc::EPERM, "the blob has index tags, which a rewrite would lose"));
     }
     Ok(())
 }

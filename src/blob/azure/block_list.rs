@@ -40,6 +40,7 @@ pub(super) async fn put_block_list(
         .header("content-type", "application/xml")
         .header("content-md5", super::put_blob::encode_md5(md5(&xml)))
         .content_headers(&options.headers)
+        .tags(&options.headers)
         .metadata(&options.metadata)
         .access_tier(options.access_tier.as_deref())
         .condition(&options.condition)

@@ -4,6 +4,8 @@ mod parse;
 
 use azure_core::http::Method;
 
+pub(super) use parse::resolve;
+
 use super::{AzureStore, call::ReplyBody};
 use crate::blob::{ListPage, ListRequest, Result};
 

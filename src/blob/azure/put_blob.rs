@@ -29,6 +29,7 @@ pub(super) async fn put_blob(
         .header("x-ms-blob-type", "BlockBlob")
         .header("content-md5", encode_md5(digest))
         .content_headers(&options.headers)
+        .tags(&options.headers)
         .metadata(&options.metadata)
         .access_tier(options.access_tier.as_deref())
         .condition(&options.condition)

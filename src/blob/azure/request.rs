@@ -89,6 +89,14 @@ impl Call {
         self
     }
 
+    /// Adds the index tags.
+    pub(super) fn tags(self, headers: &ContentHeaders) -> Self {
+        match &headers.tags {
+            Some(tags) => self.header("x-ms-tags", tags.as_ref()),
+            None => self,
+        }
+    }
+
     /// Adds the access tier, where the blob has one of its own.
     pub(super) fn access_tier(self, tier: Option<&str>) -> Self {
         match tier {

@@ -96,6 +96,7 @@ pub(super) fn properties(
             content_language: owned(headers, "content-language"),
             content_disposition: owned(headers, "content-disposition"),
             cache_control: owned(headers, "cache-control"),
+            tags: None,
         },
         content_md5: text(headers, md5_header).and_then(md5),
         access_tier: owned(headers, "x-ms-access-tier").filter(|_| !tier_is_inferred),

@@ -65,7 +65,7 @@ async fn set_headers_once(
         call = call.header("x-ms-blob-content-md5", super::put_blob::encode_md5(md5));
     }
     set(store, name, &call, |found| {
-        let mut wanted = headers.clone();
+        let mut wanted = ContentHeaders { tags: None, ..headers.clone() };
         if wanted.content_type.is_none() {
             // The service fills in its default.
             wanted.content_type.clone_from(&found.headers.content_type);

@@ -32,7 +32,8 @@ impl FileSystem {
         let mut state = inode.state.lock();
         let properties = BlobProperties {
             length: size,
-            headers: options.headers,
+            tag_count: options.headers.tags.as_ref().map_or(0, |tags| tags.split('&').count() as u32),
+            headers: ContentHeaders { tags: None, ..options.headers },
             access_tier: options.access_tier,
             ..written_properties(committed, options.metadata)
         };

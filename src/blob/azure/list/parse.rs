@@ -53,7 +53,7 @@ fn in_order(mut page: ListPage) -> ListPage {
 }
 
 /// The five named entities of XML, and characters by number.
-fn resolve(entity: &BytesRef<'_>) -> Result<char, String> {
+pub(in crate::blob::azure) fn resolve(entity: &BytesRef<'_>) -> Result<char, String> {
     if let Some(character) = entity.resolve_char_ref().map_err(|error| error.to_string())? {
         return Ok(character);
     }
