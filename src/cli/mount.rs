@@ -56,8 +56,8 @@ pub struct Args {
     /// Most that one sequential reader fetches ahead.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
     read_ahead: u64,
-    /// Where unsaved data goes that does not fit the memory [default: $TMPDIR, or /tmp]. Its files have no name and go
-    /// with the process.
+    /// Where unsaved data goes that does not fit the memory, in files without a name that go with the process; and, below
+    /// lost+found, what the service refuses for good, which stays [default: $TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     /// How old names and attributes may be, e.g. 10s [default: 10s].

@@ -39,7 +39,8 @@ pub struct Args {
     /// Most that one sequential reader fetches ahead.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
     read_ahead: u64,
-    /// Where unsaved data goes that does not fit the memory [default: $TMPDIR, or /tmp].
+    /// Where unsaved data goes that does not fit the memory, and, below lost+found, what the service refuses for good. It
+    /// should outlive the pod [default: $TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     #[command(flatten)]
