@@ -10,6 +10,7 @@
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | files without a name | `remove`, `orphan` |
 //! | how names change | `create`, `remove`, `rename` |
+//! | what a hierarchical account changes | `hierarchy` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
 //! | who keeps whom out | `lock` |
 //!
@@ -32,6 +33,7 @@ mod directory;
 mod error;
 mod growth;
 mod handle;
+mod hierarchy;
 mod inode;
 mod last_close;
 mod latch;
@@ -180,6 +182,7 @@ pub struct FileSystem {
     handles: HandleTable,
     views: Views,
     writer: stage::Writer,
+    hierarchy: hierarchy::Hierarchy,
     checked_opens: open::CheckedOpens,
     /// What it may hold of the memory for dirty data.
     dirty_share: DirtyShare,
@@ -199,6 +202,8 @@ impl FileSystem {
     /// What the service says: no such container, no permission, no connection.
     pub async fn open(store: Arc<dyn BlobStore>, resources: Arc<Resources>, settings: Settings) -> Result<Arc<Self>> {
         let settings = Settings { prefix: normal_prefix(&settings.prefix), ..settings };
+        let account = store.account_info().await;
+        let account = account.map_err(|error| Error::from_store("cannot find out what the account is", error))?;
         let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
         let naming = Naming { escape: settings.escape_names };
         let writer = stage::Writer::new(settings.block_divisor);
@@ -214,6 +219,7 @@ impl FileSystem {
             views: Views::default(),
             writer,
             checked_opens: open::CheckedOpens::default(),
+            hierarchy: hierarchy::Hierarchy::new(account.hierarchical),
             orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),
             link_refusal: std::sync::Once::new(),

@@ -21,6 +21,8 @@ mod core;
 mod deadlines;
 #[path = "fs/growth.rs"]
 mod growth;
+#[path = "fs/hierarchy.rs"]
+mod hierarchy;
 #[path = "fs/layouts.rs"]
 mod layouts;
 #[path = "fs/locks.rs"]

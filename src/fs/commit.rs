@@ -27,7 +27,6 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Error, FileSystem, Result,
-    attributes::Attributes,
     handle::FileHandle,
     inode::{Base, Carried, Fate, Inode, Refusal},
     lookup::has_same_bytes,
@@ -137,7 +136,7 @@ impl FileSystem {
             crate::sync::tokio::pin!(arrived);
             arrived.as_mut().enable();
             match next_work(inode, layer_sent)? {
-                Work::Done => return Ok(()),
+                Work::Done => return self.commit_mode(inode).await,
                 Work::Drain => arrived.await,
                 Work::Left(layer) => self.commit_layer(inode, &layer).await?,
                 Work::Layer(layer) => {
@@ -216,7 +215,7 @@ impl FileSystem {
             return self.follow_growth(inode, &properties).await;
         }
         base.content.repoint(name.clone(), properties.etag.clone());
-        let attributes = Attributes::read_from(&properties.metadata);
+        let attributes = self.attributes_of(&properties);
         let mut adopted = Base::new(properties, Arc::clone(&base.content));
         adopted.blocks.clone_from(&base.blocks);
         let mut state = inode.state.lock();
@@ -247,6 +246,13 @@ impl Base {
     /// The same version under another name: a copy has the bytes, blocks and metadata of its source.
     pub(super) fn renamed(&self, committed: &Committed) -> Self {
         Self { blocks: None, ..self.with_attributes(committed, self.properties.metadata.clone()) }
+    }
+
+    /// The same bytes and metadata under a new ETag, with the mode that the service has now.
+    pub(super) fn with_mode(&self, committed: &Committed, mode: u32) -> Self {
+        let mut changed = self.with_attributes(committed, self.properties.metadata.clone());
+        changed.properties.mode = Some(mode);
+        changed
     }
 
     fn with_attributes(&self, committed: &Committed, metadata: Metadata) -> Self {

@@ -222,8 +222,9 @@ impl FileSystem {
             headers: ContentHeaders::default(),
             access_tier: None,
         };
-        let committed = match self.store.put_blob(&blob, Body::from(body), &options).await {
-            Ok(committed) => committed,
+        let (committed, mode) = match self.put_new_blob(&blob, kind, attributes.mode, Body::from(body), &options).await
+        {
+            Ok(made) => made,
             Err(error) if error.kind == ErrorKind::Precondition => {
                 // Another client was first: what we believed of the name is wrong.
                 if let Some(known) = &directory.directory {
@@ -233,7 +234,8 @@ impl FileSystem {
             }
             Err(error) => return Err(Error::from_store(format!("cannot create {blob}"), error)),
         };
-        let properties = BlobProperties { length, ..super::commit::written_properties(&committed, options.metadata) };
+        let properties =
+            BlobProperties { length, mode, ..super::commit::written_properties(&committed, options.metadata) };
         let number = Some(self.table.next_number());
         let found = Found { kind, properties: Some(Arc::new(properties)), seen: Instant::now(), number };
         self.settle(directory, name, &found)

@@ -24,7 +24,6 @@ use md5::{Digest, Md5};
 
 use super::{
     FileSystem, Invalidation, Result,
-    attributes::Attributes,
     inode::{Base, Fate, Inode, State},
     stage::{checksum_of, is_marked},
 };
@@ -75,7 +74,7 @@ impl FileSystem {
             Err(error) => return Err(super::Error::from_store(format!("cannot follow the growth of {name}"), error)),
         };
         let Some((properties, blocks)) = found else { return Ok(false) };
-        let attributes = Attributes::read_from(&properties.metadata);
+        let attributes = self.attributes_of(&properties);
         let grown = Base { blocks: blocks.map(Arc::new), ..self.grown(&base, properties) };
         {
             let mut state = inode.state.lock();

@@ -79,6 +79,7 @@ impl FileSystem {
             let mut state = inode.state.lock();
             if state.opened == 0 && state.fate == Fate::Linked && state.base.is_some() {
                 state.discard_changes();
+                self.restore_mode(&mut state);
             }
         }
         committed

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Kind, ROOT, Result,
-    attributes::Attributes,
     directory::{Cursor, Listing, Slot},
     handle::DirectoryHandle,
     inode::Inode,
@@ -144,7 +143,7 @@ impl FileSystem {
             let marker = crate::blob::BlobName::new(marker)
                 .map_err(|error| Error::new(libc::EINVAL, format!("the prefix is no blob name: {error}")))?;
             if let Ok(properties) = self.store.head(&marker, &crate::blob::Condition::None).await {
-                root.state.lock().attributes = Attributes::read_from(&properties.metadata);
+                root.state.lock().attributes = self.attributes_of(&properties);
             }
         }
         Ok(())

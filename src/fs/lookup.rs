@@ -155,8 +155,10 @@ impl FileSystem {
                 }
                 let found =
                     Found { kind: slot.kind, properties: slot.properties, seen: slot.seen, number: Some(slot.number) };
-                // A name whose properties we do not have (ours once, or a bare prefix) is a directory or must be asked for.
-                if found.properties.is_none() && found.kind != Kind::Directory {
+                // A name whose properties we do not have (ours once, or a bare prefix) is a directory or must be asked for. A
+                // hierarchical account lists directories without their metadata.
+                let bare = found.kind == Kind::Directory && self.paths().is_none();
+                if found.properties.is_none() && !bare {
                     return Ok(None);
                 }
                 self.settle(parent, name, &found).map(|held| Some(Some(held)))
@@ -196,7 +198,8 @@ impl FileSystem {
                 Ok(found(Kind::Directory, Some(properties)))
             }
             Ok(properties) => {
-                if has_children.map_err(failed)? {
+                // (In a hierarchy nothing is below a file, and asking for it is an error.)
+                if self.paths().is_none() && has_children.map_err(failed)? {
                     self.hide(&full, HiddenReason::Shadowed);
                     return Ok(found(Kind::Directory, None));
                 }
@@ -278,7 +281,7 @@ impl FileSystem {
         let blob = BlobName::new(format!("{}{}", self.directory_prefix(parent)?, component.text))
             .map_err(|error| Error::new(libc::ENAMETOOLONG, error.to_string()))?;
         let base = Arc::new(self.base_of(&blob, properties));
-        let attributes = Attributes::read_from(&properties.metadata);
+        let attributes = self.attributes_of(properties);
         let inode = Inode::new(number, found.kind, Some(base), attributes);
         inode.state.lock().checked = Some(found.seen);
         Ok(inode)
@@ -336,7 +339,7 @@ impl FileSystem {
         };
         let mut state = inode.state.lock();
         state.base = Some(Arc::new(base));
-        state.attributes = Attributes::read_from(&properties.metadata);
+        state.attributes = self.attributes_of(properties);
         state.checked = Some(found.seen);
         drop(state);
         self.views.invalidate(None, &Invalidation::Attributes(inode.number));

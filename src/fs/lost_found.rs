@@ -215,6 +215,7 @@ impl FileSystem {
                 return;
             }
             state.discard_changes();
+            self.restore_mode(&mut state);
             (state.base.is_none() && inode.directory.is_none(), state.fate)
         };
         if fate == Fate::Linked

@@ -16,7 +16,7 @@ use crate::{
 
 /// What an open file may keep in memory after its name is gone; a larger one is copied inside the service to a hidden
 /// name (DESIGN 10.5). Equal to what one write keeps in memory anyway.
-const KEPT_IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
+pub(super) const KEPT_IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
 
 impl FileSystem {
     /// unlink(2).
@@ -31,8 +31,11 @@ impl FileSystem {
         }
         let _in_order = held.inode.commit.lock().await;
         self.keep_directory(parent).await?;
-        self.preserve(&held.inode).await?;
-        if held.inode.state.lock().base.is_some() {
+        let hidden = self.hide_open(&held.inode).await?;
+        if !hidden {
+            self.preserve(&held.inode).await?;
+        }
+        if !hidden && held.inode.state.lock().base.is_some() {
             let blob = self.blob_name(&held.inode)?;
             let deleted = self.delete_blob(&blob).await;
             held.inode.state.lock().name_in_motion = false;
@@ -53,6 +56,11 @@ impl FileSystem {
             return Err(Error::new(libc::ENOTDIR, "not a directory"));
         }
         let _in_order = held.inode.commit.lock().await;
+        if let Some(paths) = self.paths() {
+            self.remove_path(paths, &held.inode).await?;
+            self.forget_name(caller, &held.inode, Fate::Unlinked);
+            return Ok(());
+        }
         self.check_empty(&held.inode).await?;
         self.keep_directory(parent).await?;
         let marker = self.blob_name(&held.inode)?;
@@ -89,12 +97,7 @@ impl FileSystem {
 
     /// ENOTEMPTY unless nothing is below a directory: neither here, uncommitted, nor at the service, shown or hidden.
     pub(super) async fn check_empty(&self, directory: &Inode) -> Result<()> {
-        let not_empty = |what: &str| Error::new(libc::ENOTEMPTY, format!("the directory holds {what}"));
-        for (name, child) in self.table.children(directory.number) {
-            if child.state.lock().is_local() {
-                return Err(not_empty(&format!("{name:?}")));
-            }
-        }
+        self.check_empty_here(directory)?;
         let prefix = self.directory_prefix(directory.number)?;
         let mut marker = None;
         loop {
@@ -121,10 +124,19 @@ impl FileSystem {
         }
     }
 
+    /// ENOTEMPTY where something is below a directory that is not committed yet.
+    pub(super) fn check_empty_here(&self, directory: &Inode) -> Result<()> {
+        let children = self.table.children(directory.number);
+        match children.into_iter().find(|(_, child)| child.state.lock().is_local()) {
+            Some((name, _)) => Err(not_empty(&format!("{name:?}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Makes a marker for a directory that is a bare prefix, before its last name may go: to a program, a directory stays
     /// until rmdir(2).
     pub(super) async fn keep_directory(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
-        if number == ROOT {
+        if number == ROOT || self.paths().is_some() {
             return Ok(());
         }
         let directory = self.directory_inode(number)?;
@@ -158,15 +170,7 @@ impl FileSystem {
             return Ok(());
         }
         inode.state.lock().name_in_motion = true;
-        // Layers that were sent ahead live at the service under the old name: commit them first.
-        let sent = {
-            let state = inode.state.lock();
-            let sent = |layer: &Overlay| layer.staged().next().is_some();
-            state.committing.is_some() || !state.staging.is_empty() || state.overlay.as_ref().is_some_and(sent)
-        };
-        if sent {
-            self.commit_locked(inode).await?;
-        }
+        self.commit_sent(inode).await?;
         let Some(base) = inode.state.lock().base.clone() else { return Ok(()) };
         let kept = inode.state.lock().overlay.as_ref().map_or(base.properties.length, Overlay::below);
         if kept == 0 {
@@ -185,6 +189,16 @@ impl FileSystem {
             }
             kept => kept,
         }
+    }
+
+    /// Commits layers that were sent ahead: they live at the service under the name that goes.
+    pub(super) async fn commit_sent(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let sent = {
+            let state = inode.state.lock();
+            let sent = |layer: &Overlay| layer.staged().next().is_some();
+            state.committing.is_some() || !state.staging.is_empty() || state.overlay.as_ref().is_some_and(sent)
+        };
+        if sent { self.commit_locked(inode).await } else { Ok(()) }
     }
 
     async fn keep(self: &Arc<Self>, inode: &Arc<Inode>, base: &Base, length: u64) -> Result<()> {
@@ -225,6 +239,10 @@ impl FileSystem {
             }
         }
     }
+}
+
+fn not_empty(what: &str) -> Error {
+    Error::new(libc::ENOTEMPTY, format!("the directory holds {what}"))
 }
 
 /// Writes what lies below `layer` into it, from the old version's `bytes`. The buffers for all of it are there.

@@ -35,7 +35,7 @@ struct Move {
 
 /// The inodes that a rename concerns, held still: none of them commits, and none sends blocks ahead, until their names
 /// have changed. A directory's are the files below it that somebody writes.
-struct Still {
+pub(super) struct Still {
     inodes: Vec<Arc<Inode>>,
     _locks: Vec<crate::sync::tokio::sync::OwnedMutexGuard<()>>,
 }
@@ -57,7 +57,7 @@ impl Still {
     }
 
     /// Commits everything that is held, but the source directory's own attributes, which move with its marker.
-    async fn commit(&self, file_system: &Arc<FileSystem>, source: &Inode) -> Result<()> {
+    pub(super) async fn commit(&self, file_system: &Arc<FileSystem>, source: &Inode) -> Result<()> {
         for inode in self.inodes.iter().filter(|inode| inode.number != source.number && inode.kind == Kind::File) {
             file_system.commit_locked(inode).await?;
         }
@@ -109,7 +109,9 @@ impl FileSystem {
         };
         self.keep_directory(parent).await?;
         let still = Still::hold(self, &source.inode, target.as_ref()).await;
-        if source.inode.kind == Kind::Directory {
+        if let Some(paths) = self.paths() {
+            self.move_path(paths, &source.inode, &still, (target.as_ref(), &new_blob), mode).await?;
+        } else if source.inode.kind == Kind::Directory {
             self.move_directory(&source.inode, &still, target.as_ref(), &new_blob, resumed).await?;
         } else {
             self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
@@ -124,6 +126,7 @@ impl FileSystem {
         match (source.kind == Kind::Directory, target.kind == Kind::Directory) {
             (true, false) => Err(Error::new(libc::ENOTDIR, "the new name is not a directory")),
             (false, true) => Err(Error::new(libc::EISDIR, "the new name is a directory")),
+            (true, true) if self.paths().is_some() => self.check_empty_here(target).map(|()| false),
             (true, true) => match self.check_empty(target).await {
                 Err(full) if full.errno == libc::ENOTEMPTY => {
                     let unfinished = self.is_unfinished(&self.blob_name(source)?, new_blob).await?;
@@ -198,7 +201,7 @@ impl FileSystem {
     }
 
     /// The same bytes have a new name and a new ETag: what is cached moves along.
-    fn repoint(&self, inode: &Inode, name: &BlobName, committed: &Committed) {
+    pub(super) fn repoint(&self, inode: &Inode, name: &BlobName, committed: &Committed) {
         let mut state = inode.state.lock();
         let Some(base) = state.base.clone() else { return };
         base.content.repoint(name.clone(), committed.etag.clone());

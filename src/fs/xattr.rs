@@ -40,6 +40,7 @@ impl FileSystem {
         let name = user_name(name)?;
         let inode = self.current(number).await?;
         let value = match name.strip_prefix(FACTS) {
+            Some(b"acl") => self.access_list(&inode).await?.map(String::into_bytes),
             Some(fact) => self.fact(&inode, fact).await?,
             None => format::get(&inode.state.lock().metadata(), name),
         };

@@ -38,7 +38,16 @@ pub struct Service {
 impl Service {
     /// Starts a service with one empty container.
     pub fn start() -> Self {
-        let emulator = Emulator::start(Settings::default()).expect("the emulator starts");
+        Self::start_with(harness::account_settings())
+    }
+
+    /// Starts a service whose account is hierarchical.
+    pub fn start_hierarchical() -> Self {
+        Self::start_with(Settings { hierarchical: true, ..Settings::default() })
+    }
+
+    fn start_with(settings: Settings) -> Self {
+        let emulator = Emulator::start(settings).expect("the emulator starts");
         emulator.create_container(CONTAINER);
         Self { emulator }
     }

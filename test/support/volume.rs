@@ -99,7 +99,8 @@ impl Volume {
         self.create_in(ROOT, name, access).await
     }
 
-    async fn create_in(&self, parent: InodeNumber, name: &str, access: Access) -> Result<(InodeNumber, HandleId)> {
+    /// Makes a file, or opens it.
+    pub async fn create_in(&self, parent: InodeNumber, name: &str, access: Access) -> Result<(InodeNumber, HandleId)> {
         let made = self.fs.create_file(&self.caller, parent, name.as_ref(), 0o644, access).await?;
         Ok((made.0.attr.number, made.1))
     }

@@ -30,8 +30,11 @@ impl FileSystem {
         let size = layer.size();
         let content = self.content_after(inode, name, layer, committed);
         let mut state = inode.state.lock();
+        // A hierarchical account keeps the mode of what is written again.
+        let mode = state.base.as_ref().and_then(|base| base.properties.mode);
         let properties = BlobProperties {
             length: size,
+            mode,
             tag_count: options.headers.tags.as_ref().map_or(0, |tags| tags.split('&').count() as u32),
             headers: ContentHeaders { tags: None, ..options.headers },
             access_tier: options.access_tier,

@@ -20,6 +20,7 @@ use crate::{
     counters::{CountersView, RequestRecord},
     data::Data,
     faults::FaultRule,
+    hierarchy::shown_metadata,
     lease::Lease,
     server::{Service, serve},
     settings::Settings,
@@ -384,10 +385,10 @@ impl Emulator {
         self.with_blob(container, name, |blob| blob.data.len())
     }
 
-    /// The user metadata of a blob, if it is there.
+    /// The user metadata of a blob as the Blob endpoint shows it, if it is there.
     #[must_use]
     pub fn metadata(&self, container: &str, name: &str) -> Option<Metadata> {
-        self.with_blob(container, name, |blob| blob.metadata.clone())
+        self.with_blob(container, name, shown_metadata)
     }
 
     /// The ETag of a blob, if it is there.

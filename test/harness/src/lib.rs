@@ -7,6 +7,7 @@
 // A harness fails a test by panicking, with what it saw.
 #![expect(clippy::unwrap_used, reason = "a test's machinery fails the test by panicking")]
 
+mod account;
 mod azurite;
 mod length;
 mod mount;
@@ -16,6 +17,7 @@ mod secret;
 pub mod tree;
 mod world;
 
+pub use account::{account_settings, run_hierarchical};
 pub use azurite::Azurite;
 pub use length::{Length, length};
 pub use mount::{Ended, Mount};

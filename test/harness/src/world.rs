@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use blob_emulator::{Emulator, Settings};
+use blob_emulator::Emulator;
 use tempfile::TempDir;
 
 use crate::{
-    Mount,
+    Mount, account_settings,
     mountinfo::{detach_below, mounts_below},
     program::{Finished, driver, run},
     secret::assert_no_secret,
@@ -40,7 +40,7 @@ impl World {
     /// A world around the binary at `binary` (`env!("CARGO_BIN_EXE_azblob-csi")`).
     #[must_use]
     pub fn new(binary: &'static str) -> Self {
-        let emulator = Emulator::start(Settings::default()).unwrap();
+        let emulator = Emulator::start(account_settings()).unwrap();
         emulator.create_container(CONTAINER);
         Self { binary, emulator, directory: tempfile::tempdir().unwrap(), mounts: AtomicU32::new(0), mounts_live: None }
     }
