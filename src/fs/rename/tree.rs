@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     blob::{BlobName, Committed, Condition, ETag, ErrorKind, ListEntry, ListRequest},
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
 };
 
 /// Blobs of a directory that are copied or deleted at once; the store bounds what the node does in all.
@@ -55,6 +55,8 @@ struct Tree<'volume> {
     /// The copies that it has made, by their new names.
     copied: Mutex<HashMap<BlobName, Copied>>,
     done: AtomicU64,
+    /// A copy has failed: no more are begun.
+    failed: AtomicBool,
 }
 
 impl FileSystem {
@@ -75,8 +77,8 @@ impl FileSystem {
             self.delete_blob(to).await?;
         }
         let from = self.blob_name(source)?;
-        let (copied, done) = (Mutex::default(), AtomicU64::new(0));
-        let tree = Tree { volume: self, source, from, to: to.clone(), resumed, copied, done };
+        let (copied, done, failed) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
+        let tree = Tree { volume: self, source, from, to: to.clone(), resumed, copied, done, failed };
         tree.run().await?;
         tree.repoint_below();
         Ok(())
@@ -243,14 +245,25 @@ impl Tree<'_> {
         for part in moves.chunks(PREPARED) {
             // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
             let copies: Vec<_> = part.iter().map(|moved| self.copy(moved)).collect();
-            let part: Vec<bool> = futures::stream::iter(copies).buffered(AT_ONCE).try_collect().await?;
-            copied.extend(part);
+            // All of them to their end, also where one has failed: a copy that was left under way could take place after
+            // everything was undone.
+            let part: Vec<Result<bool>> = futures::stream::iter(copies).buffered(AT_ONCE).collect().await;
+            copied.extend(part.into_iter().collect::<Result<Vec<_>>>()?);
         }
         Ok(copied)
     }
 
-    /// `false`: the source has changed, or gone, since it was listed.
+    /// `false`: the source has changed, or gone, since it was listed; or another copy has failed, and no more are begun.
     async fn copy(&self, moved: &Move) -> Result<bool> {
+        if self.failed.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let copied = self.try_copy(moved).await;
+        self.failed.fetch_or(copied.is_err(), Ordering::Relaxed);
+        copied
+    }
+
+    async fn try_copy(&self, moved: &Move) -> Result<bool> {
         let ours = self.copied.lock().get(&moved.to).cloned();
         let condition = ours.as_ref().map_or(Condition::Absent, |copy| Condition::Match(copy.committed.etag.clone()));
         let committed = match self.volume.copy_one(moved, &condition).await {
