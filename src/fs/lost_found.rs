@@ -15,6 +15,7 @@ use std::{
     time::SystemTime,
 };
 
+use base64::Engine;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 use tokio::{
@@ -26,7 +27,7 @@ use super::{
     FileSystem, Invalidation,
     attributes::Attributes,
     inode::{Base, Fate, Inode, Refusal},
-    overlay::{Overlay, Segment},
+    overlay::{Overlay, Segment, StagedRun},
 };
 use crate::cache::PIECE_BYTES;
 
@@ -77,10 +78,21 @@ struct Record {
     complete: bool,
     changed: Vec<(u64, u64)>,
     missing: Vec<(u64, u64)>,
+    uncommitted: Vec<Uncommitted>,
     mode: Option<String>,
     uid: Option<u32>,
     gid: Option<u32>,
     mtime: Option<String>,
+}
+
+/// A block that the service has and nobody has committed: it keeps it for a week, unless somebody writes the blob (REST
+/// page "Put Block").
+#[derive(Serialize)]
+struct Uncommitted {
+    start: u64,
+    end: u64,
+    /// As Put Block List wants it: in base64.
+    block_id: String,
 }
 
 impl FileSystem {
@@ -156,6 +168,7 @@ impl FileSystem {
             complete: missing.is_empty(),
             changed: joined(changed),
             missing: joined(missing.into_iter()),
+            uncommitted: remains.layers.iter().flat_map(Overlay::staged).map(uncommitted).collect(),
             mode: remains.attributes.mode.map(|mode| format!("{mode:04o}")),
             uid: remains.attributes.uid,
             gid: remains.attributes.gid,
@@ -264,6 +277,11 @@ impl BaseReader<'_> {
         }
         Ok(())
     }
+}
+
+fn uncommitted(run: &StagedRun) -> Uncommitted {
+    let block_id = base64::engine::general_purpose::STANDARD.encode(&run.id.0);
+    Uncommitted { start: run.range.start, end: run.range.end, block_id }
 }
 
 fn remains_of(inode: &Inode) -> Option<Remains> {

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use azblob_csi::fs::{ROOT, SetAttr, Settings};
+use azblob_csi::fs::{Access, ROOT, SetAttr, Settings};
 use blob_emulator::Operation;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    service::Service,
+    random::Random,
+    service::{CONTAINER, Service},
     volume::{CREATE, READ, Volume},
 };
 
@@ -160,6 +161,28 @@ async fn what_a_revoked_key_leaves_unsaved_is_in_lost_and_found_with_what_is_mis
     assert_eq!(record["missing"], serde_json::json!([[0, 1 << 20], [(1 << 20) + 7, 3 << 20]]));
     assert_eq!(record["changed"], serde_json::json!([[1 << 20, (1 << 20) + 7], [4 << 20, end]]));
     assert_eq!(service.blob("f"), old);
+}
+
+/// A new file that is only written is sent ahead, stretch by stretch. What was sent and not committed is not lost to
+/// the node yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_ahead_is_in_lost_and_found_when_its_commit_is_refused() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = volume_with_spool(&service, &spool).await;
+    let (_, handle) = volume.create("f", Access { read: false, ..CREATE }).await.unwrap();
+    let bytes = Random::new(3).bytes(28 << 20);
+    volume.write(handle, 0, &bytes).await;
+    let began = Instant::now();
+    while service.emulator().uncommitted_blocks(CONTAINER, "f") < 3 {
+        assert!(began.elapsed() < PATIENCE, "nothing was sent ahead");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let _new_key = service.emulator().rotate_key();
+    volume.close(handle).await.unwrap_err();
+    let (record, found) = the_lost_file(spool.path());
+    assert_eq!(record["complete"], true, "{record}");
+    assert!(found == bytes, "the file is not as it was written");
+    assert!(record["uncommitted"].as_array().unwrap().len() >= 3, "{record}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
