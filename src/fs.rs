@@ -23,6 +23,7 @@
 //! which are never held together and never across an await.
 
 mod allocate;
+mod append_age;
 mod attr;
 mod attributes;
 mod body;
@@ -99,6 +100,9 @@ use view::Views;
 pub const METADATA_TTL_DEFAULT: Duration = Duration::from_secs(10);
 /// Largest [`Settings::block_divisor`]: blocks of 2 KiB.
 pub const BLOCK_DIVISOR_MAX: u64 = 4096;
+/// How old appended bytes get when `append-age` does not say otherwise: who follows a log looks that often, and a request
+/// every five seconds is little for a log that is written all the time.
+pub const APPEND_AGE_DEFAULT: Duration = Duration::from_secs(5);
 /// Stands for "never expires" where the kernel wants a number: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -126,6 +130,8 @@ pub struct Settings {
     pub consistency: Consistency,
     /// How old names and attributes may be.
     pub metadata_ttl: Duration,
+    /// How old appended bytes get before they are saved without being asked to; zero: never.
+    pub append_age: Duration,
     /// How long requests may take.
     pub limits: RequestLimits,
     /// Shows unrepresentable names under escapes.
@@ -148,6 +154,7 @@ impl Default for Settings {
             scope: String::new(),
             consistency: Consistency::default(),
             metadata_ttl: METADATA_TTL_DEFAULT,
+            append_age: APPEND_AGE_DEFAULT,
             limits: RequestLimits::STANDARD,
             escape_names: false,
             read_only: false,

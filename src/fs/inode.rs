@@ -132,6 +132,8 @@ pub struct State {
     pub sending_failed: bool,
     /// A task tries to save what the last close could not.
     pub is_retried: bool,
+    /// Whether a timer runs that saves what was appended.
+    pub is_aging: bool,
 }
 
 /// What a commit was refused with.
@@ -267,6 +269,7 @@ impl Inode {
             attempts: Vec::new(),
             sending_failed: false,
             is_retried: false,
+            is_aging: false,
         };
         Arc::new(Self {
             number,

@@ -127,6 +127,8 @@ impl FileSystem {
         self.views.invalidate((!misled).then_some(&*caller.view), &Invalidation::Data(inode.number));
         if mode.synchronous {
             self.commit_for(&handle).await?;
+        } else if mode.append {
+            self.save_by_age(inode);
         }
         Ok(count)
     }

@@ -1,8 +1,11 @@
 //! Appending: every record lands whole at the end that the file has at that moment, however many write at once.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use azblob_csi::fs::{Access, HandleId, WriteMode};
+use azblob_csi::fs::{Access, HandleId, Settings, WriteMode};
 
 use crate::support::{
     service::Service,
@@ -116,4 +119,30 @@ async fn a_file_ends_at_4_tib_for_writes_and_appends() {
     assert_eq!(volume.read(handle, end - 4, 10).await, b"\0\0ab");
     assert_eq!(volume.fs.write(&volume.caller, handle, u64::MAX, b"").await.unwrap(), 0, "nothing is written anywhere");
     // Not closed: nobody wants 4 TiB of zeros sent.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_appended_is_seen_by_others_without_an_fsync_and_half_a_file_is_not() {
+    let service = Service::start();
+    let settings = Settings { append_age: Duration::from_millis(50), ..Settings::default() };
+    let volume = service.volume_with(settings).await;
+    let (_, whole) = volume.create("whole", CREATE).await.unwrap();
+    volume.write(whole, 0, b"half of it").await;
+    let (_, log) = volume.create("log", Access { append: true, ..CREATE }).await.unwrap();
+    let mut expected = Vec::new();
+    for line in [b"one\n", b"two\n"] {
+        volume.write(log, 0, line.as_slice()).await;
+        expected.extend_from_slice(line);
+        let began = Instant::now();
+        while service.find("log").as_ref() != Some(&expected) {
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody saves what was appended");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert_eq!(service.find("whole"), None);
+    let idle = service.requests();
+    volume.close(log).await.unwrap();
+    assert_eq!(service.requests(), idle, "nothing was left to send");
+    volume.close(whole).await.unwrap();
+    assert_eq!(service.blob("whole"), b"half of it");
 }

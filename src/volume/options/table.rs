@@ -192,6 +192,13 @@ pub const TABLE: &[Row] = &[
         |o, v| assign(&mut o.consistency, consistency(v).map(Some)),
     ),
     sets(
+        "append-age",
+        Takes::Duration,
+        "5s",
+        "How old appended data (O_APPEND) gets before others see it without an fsync or close, so that a log can be followed; 0: only those.",
+        |o, v| assign(&mut o.append_age, parse_duration(v).map(Some)),
+    ),
+    sets(
         "io-deadline",
         Takes::Duration,
         "60s",
