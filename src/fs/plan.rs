@@ -154,12 +154,13 @@ pub fn plan(layer: &Overlay, base: &[CommittedBlock], base_length: u64, limits: 
         return Plan::PutBlob;
     }
     let parts = cut::cut(layer, base, base_length, limits);
-    let parts = split(absorb::absorb(parts, limits), limits);
-    let sent: u64 = parts.iter().filter(|part| matches!(part, Part::Send(_))).map(|part| length(part.range())).sum();
+    let kept: u64 = parts.iter().filter(|part| part.is_kept()).map(|part| length(part.range())).sum();
     let unsent = layer.staged().next().is_none();
-    if unsent && layer.size() <= limits.put_blob_bytes && layer.size() <= sent + limits.request_bytes {
+    // Old bytes that one request sends again are sent again by the next, too: in blocks they are sent once.
+    if unsent && layer.size() <= limits.put_blob_bytes && kept <= limits.request_bytes {
         return Plan::PutBlob;
     }
+    let parts = split(absorb::absorb(parts, limits), limits);
     Plan::Blocks(compact::compact(parts, limits))
 }
 

@@ -277,7 +277,11 @@ async fn hidden_copies_are_swept_by_owner_and_age_and_those_in_use_are_kept() {
     let volume = service.volume().await;
     let handle = volume.open("large", READ).await.unwrap();
     volume.fs.unlink(&volume.caller, ROOT, "large".as_ref()).await.unwrap();
-    let hidden = service.names();
+    // A hierarchical account lists the directories of hidden blobs as well.
+    let blobs = || -> Vec<String> {
+        service.names().into_iter().filter(|name| !service.emulator().is_directory(CONTAINER, name)).collect()
+    };
+    let hidden = blobs();
     assert_eq!(hidden.len(), 2, "{hidden:?}");
     assert!(hidden.iter().all(|name| name.starts_with(".azblob/orphan/")), "{hidden:?}");
     assert_eq!(volume.names_in(ROOT).await, Vec::<String>::new(), "never listed");
@@ -286,12 +290,12 @@ async fn hidden_copies_are_swept_by_owner_and_age_and_those_in_use_are_kept() {
     assert_eq!(volume.fs.sweep_orphans(now + 6 * day).await.unwrap(), 0, "its owner may live");
     assert_eq!(service.volume().await.fs.sweep_orphans(now + 6 * day).await.unwrap(), 0);
     assert_eq!(volume.fs.sweep_orphans(now + 8 * day).await.unwrap(), 1);
-    assert_eq!(service.names().len(), 1, "what is open stays, however old");
+    assert_eq!(blobs().len(), 1, "what is open stays, however old");
     let mut read = Vec::new();
     while read.len() < bytes.len() {
         read.extend(volume.read(handle, read.len() as u64, 1 << 20).await);
     }
     assert!(read == bytes, "read after it was touched under a new ETag");
     volume.close(handle).await.unwrap();
-    assert_eq!(service.names(), Vec::<String>::new(), "our own goes with the last close");
+    assert_eq!(blobs(), Vec::<String>::new(), "our own goes with the last close");
 }
