@@ -19,6 +19,7 @@
 //! | `locks` | flock and fcntl between programs |
 //! | `memory` | memory stays inside the budget |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
+//! | `hierarchy` | the same on an account with a hierarchical namespace |
 //! | `ending` | every orderly end saves first |
 
 // Helpers of tests fail the test by panicking, like the tests themselves.
@@ -38,6 +39,8 @@ mod ending;
 mod failures;
 #[path = "mount/fio.rs"]
 mod fio;
+#[path = "mount/hierarchy.rs"]
+mod hierarchy;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/locks.rs"]

@@ -253,6 +253,14 @@ impl Directory {
         known.own = false;
     }
 
+    /// Forgets what is in the directory; that nothing is in it stays known.
+    pub fn forget_entries(&self) {
+        let empty = self.known.lock().listing.as_ref().is_some_and(|listing| listing.positions() == 0);
+        if !empty {
+            self.forget();
+        }
+    }
+
     /// The directory was renamed with all below it: its names stay, and their blobs have the versions that `renewed` says,
     /// by the name as it is shown.
     pub fn renew(&self, renewed: impl Fn(&str) -> Option<Committed>) {

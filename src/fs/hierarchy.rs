@@ -242,7 +242,7 @@ impl FileSystem {
                 self.repoint(&inode, &name, &committed);
             }
             if let Some(known) = &inode.directory {
-                known.forget(); // Its listing may speak of old versions.
+                known.forget_entries(); // They may have new versions.
             }
             for (shown, child) in self.table.children(inode.number) {
                 if let Ok(component) = self.naming.component(shown.as_ref().as_ref()) {

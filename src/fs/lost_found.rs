@@ -1,6 +1,6 @@
 //! lost+found: where changes go that the service will never take, so that they are never dropped.
 //!
-//! `<spool>/lost+found/<account>/<container>/<UTC time>-<path, escaped>-<inode>` holds the file as the program saw it,
+//! `<spool>/lost+found/<account>/<container>/<UTC time>-<path, escaped>-<inode>-<random>` holds the file as the program saw it,
 //! sparse; the record `....json` beside it says what it was, what it was based on, why it was refused and which bytes
 //! were nowhere to be had. The record is written last: a file without one is the rest of an attempt. Format and care:
 //! docs/TROUBLESHOOTING.md. Knows nothing of when this must happen (`last_close`).
@@ -33,7 +33,9 @@ use crate::cache::PIECE_BYTES;
 
 /// What cannot stand in a file's name, and `%` itself, so that the escape can be undone.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'/').add(b'%').add(b'\\');
-/// Longest part of a name that is the path; the record has all of it. NAME_MAX is 255, time and inode take up to 40.
+/// Random digits at the end of a name: two files of one path, second and inode number never meet.
+const TAG_DIGITS: usize = 8;
+/// Longest part of a name that is the path; the record has all of it. NAME_MAX is 255, the rest takes up to 50.
 const PATH_BYTES_MAX: usize = 180;
 /// Bytes copied at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -119,7 +121,9 @@ impl FileSystem {
         let directory = directory.await.map_err(io::Error::other)??;
         let path = self.former_path(inode, &remains);
         let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(['-', ':'], "");
-        let name = format!("{stamp}-{}-{}", escaped(&path), inode.number.0);
+        // Processes that share a spool have inodes of one number, and refusals in one second: the last part is random.
+        let tag = &uuid::Uuid::new_v4().simple().to_string()[..TAG_DIGITS];
+        let name = format!("{stamp}-{}-{}-{tag}", escaped(&path), inode.number.0);
         let place = directory.join(&name);
         if let Err(error) = self.write_remains(inode, &remains, &path, &place).await {
             // Best effort: the record, which comes last, is what makes it count.

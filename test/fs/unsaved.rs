@@ -163,6 +163,25 @@ async fn what_a_revoked_key_leaves_unsaved_is_in_lost_and_found_with_what_is_mis
     assert_eq!(service.blob("f"), old);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_losers_of_one_spool_are_both_in_lost_and_found() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    service.put("f", b"first");
+    let mut losers = Vec::new();
+    for bytes in [b"one", b"two"] {
+        let volume = volume_with_spool(&service, &spool).await;
+        let handle = volume.open("f", CREATE).await.unwrap();
+        volume.write(handle, 0, bytes.as_slice()).await;
+        losers.push((volume, handle));
+    }
+    service.put("f", b"theirs");
+    // Equal paths, inode numbers and, but for bad luck, seconds.
+    for (volume, handle) in losers {
+        assert_eq!(volume.close(handle).await.unwrap_err().errno, libc::ESTALE);
+    }
+    assert_eq!(lost_and_found(spool.path()).len(), 2);
+}
+
 /// A new file that is only written is sent ahead, stretch by stretch. What was sent and not committed is not lost to
 /// the node yet.
 #[tokio::test(flavor = "multi_thread")]

@@ -256,6 +256,10 @@ impl BlobStore for Container {
         self.written(name, &options.condition, commit).await
     }
 
+    async fn append_block(&self, _: &BlobName, _: Body, _: u64) -> Result<Appended> {
+        refused(ErrorKind::Unsupported)
+    }
+
     async fn get_block_list(&self, name: &BlobName) -> Result<BlockList> {
         let list = |state: &mut State| {
             let stored = found(state, name)?;
