@@ -164,7 +164,7 @@ async fn blocks_become_a_blob_only_by_their_list() {
         store.put_block_list(&blob, &staged(&ids[2..]), &options(matching(&committed.etag))).await.unwrap_err();
     assert_eq!(unknown.kind, ErrorKind::Invalid);
     let short = store.put_block(&blob, &BlockId(Bytes::from_static(b"short")), body(b"x")).await.unwrap_err();
-    assert_eq!(short.kind, ErrorKind::Invalid);
+    assert_eq!(short.kind, ErrorKind::BlockIdLength);
     let reordered = [ListedBlock::Committed(ids[1].clone()), ListedBlock::Committed(ids[0].clone())];
     store.put_block_list(&blob, &reordered, &options(matching(&committed.etag))).await.unwrap();
     assert_eq!(read(store, "a", 0..100).await, b" second1st piece,");
