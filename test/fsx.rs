@@ -2,7 +2,7 @@
 //! preallocations, copies, commits and reopenings of one file, each answer held against what it must be.
 //!
 //! `make test` runs 1,000,000 operations on files of up to 256 KiB and some on files of up to 64 MiB, from fixed seeds;
-//! `make test-long` ten times as many. Other seeds: `FSX_SEED=12345 cargo test --test fsx`.
+//! `make test-long` ten million of the former and a million of the latter. Other seeds: `FSX_SEED=12345 cargo test --test fsx`.
 //!
 //! Most runs divide all block sizes (mount option `test-block-divisor`): small files then have what large ones have,
 //! such as blocks that are sent ahead, cut, copied, merged and kept.
@@ -37,6 +37,8 @@ struct Run {
     files: u64,
     /// Operations on each file.
     operations: u64,
+    /// `make test-long` does so many times as many.
+    times_when_long: u64,
     /// Largest size of a file, in bytes.
     file_bytes: u64,
     /// Largest operation, in bytes.
@@ -53,6 +55,7 @@ impl Default for Run {
             name: "",
             files: 2,
             operations: 0,
+            times_when_long: 10,
             file_bytes: 256 << 10,
             operation_bytes: 64 << 10,
             msync: false,
@@ -88,7 +91,7 @@ impl Run {
     }
 
     fn go(self) {
-        let operations = self.operations * length().of(1, 10);
+        let operations = self.operations * length().of(1, self.times_when_long);
         let seed = seed();
         let limit = BESIDE + PER_OPERATION * u32::try_from(operations).unwrap();
         let world = World::new(env!("CARGO_BIN_EXE_azblob-csi")).with_mounts_of(limit + BESIDE);
@@ -167,6 +170,7 @@ fn large_files_in_little_memory() {
     Run {
         name: "64 MiB, 16 MiB of memory",
         operations: 15_000,
+        times_when_long: 34,
         file_bytes: 64 << 20,
         operation_bytes: 512 << 10,
         mount: &["-o", "test-block-divisor=64", "--memory", "16MiB"],
