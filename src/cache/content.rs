@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::{
     blob::{BlobName, BlobStore, ETag},
-    sync::{Arc, AtomicU64, Ordering, RwLock, Weak},
+    sync::{Arc, Ordering, RwLock, Weak},
 };
 
 use super::registry::{Key, Registry};
@@ -19,7 +19,8 @@ pub struct ContentId(pub u64);
 
 impl ContentId {
     fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Of the process, not of one run of the model checker: its atomics must not be shared by two of them.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
