@@ -32,6 +32,6 @@ pub use name::{BlobName, InvalidName};
 pub use retry::RequestLimits;
 pub use store::{
     AccountInfo, Appended, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed,
-    CommittedBlock, Condition, ContentHeaders, Download, ETag, ListEntry, ListPage, ListRequest, ListedBlock, Metadata,
-    WriteOptions,
+    CommittedBlock, Condition, ContentHeaders, CopyOptions, Download, ETag, ListEntry, ListPage, ListRequest,
+    ListedBlock, Metadata, WriteOptions,
 };

@@ -13,8 +13,8 @@ mod service;
 mod signing;
 
 use azblob_csi::blob::{
-    BlobKind, BlobStore, BlockId, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, ListedBlock,
-    Metadata,
+    BlobKind, BlobStore, BlockId, Body, Condition, ContentHeaders, CopyOptions, ErrorKind, ListEntry, ListRequest,
+    ListedBlock, Metadata,
 };
 use bytes::Bytes;
 use service::{Service, absent, body, matching, name, options, read, staged};
@@ -57,7 +57,7 @@ async fn every_name_is_kept_to_the_letter_by_every_operation() {
     expected.sort();
     assert_eq!(listed, expected);
     let version = store.head(&name("a//b"), &Condition::None).await.unwrap().etag;
-    store.copy(&name("a//b"), &version, &name("copy/%2F\t"), &absent()).await.unwrap();
+    store.copy(&name("a//b"), &version, &name("copy/%2F\t"), &CopyOptions::under(absent())).await.unwrap();
     assert_eq!(read(store, "copy/%2F\t", 0..9).await, b"a//b");
     for text in HARD_NAMES {
         store.delete(&name(text), &Condition::None).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_write_takes_place_only_on_the_version_that_was_meant() {
         store.delete(&blob, &matching(&first.etag)).await,
         store.get(&blob, 0..1, &matching(&first.etag)).await.map(drop),
         store.head(&blob, &matching(&first.etag)).await.map(drop),
-        store.copy(&blob, &first.etag, &name("b"), &Condition::None).await.map(drop),
+        store.copy(&blob, &first.etag, &name("b"), &CopyOptions::under(Condition::None)).await.map(drop),
     ] {
         assert_eq!(outcome.unwrap_err().kind, ErrorKind::Precondition);
     }

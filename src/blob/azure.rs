@@ -49,8 +49,8 @@ use self::{
 };
 use super::{
     AccountInfo, Appended, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition,
-    ContentHeaders, Download, ETag, Error, ErrorKind, HierarchicalStore, LeaseId, Leases, ListPage, ListRequest,
-    ListedBlock, Metadata, Result, WriteOptions,
+    ContentHeaders, CopyOptions, Download, ETag, Error, ErrorKind, HierarchicalStore, LeaseId, Leases, ListPage,
+    ListRequest, ListedBlock, Metadata, Result, WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
     retry::RequestLimits,
@@ -333,9 +333,9 @@ impl BlobStore for AzureStore {
         source: &BlobName,
         source_version: &ETag,
         name: &BlobName,
-        destination: &Condition,
+        options: &CopyOptions,
     ) -> Result<Committed> {
-        copy::copy(self, source, source_version, name, destination).await
+        copy::copy(self, source, source_version, name, options).await
     }
 
     async fn delete(&self, name: &BlobName, condition: &Condition) -> Result<()> {

@@ -125,6 +125,25 @@ pub struct WriteOptions {
     pub access_tier: Option<String>,
 }
 
+/// What a copy inside the service writes beside what it takes along (bytes, metadata, headers).
+#[derive(Clone, Debug)]
+pub struct CopyOptions {
+    /// Condition on the blob that is replaced.
+    pub condition: Condition,
+    /// Tier of the copy; without it the account's default, whatever the source has.
+    pub access_tier: Option<String>,
+    /// Index tags of the copy, as [`ContentHeaders::tags`]; the source's are not taken along.
+    pub tags: Option<Arc<str>>,
+}
+
+impl CopyOptions {
+    /// A copy of the default tier without tags.
+    #[must_use]
+    pub fn under(condition: Condition) -> Self {
+        Self { condition, access_tier: None, tags: None }
+    }
+}
+
 /// The answer of a successful write.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -335,13 +354,13 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Copies a blob inside the container, with its metadata and headers, and returns when *this* copy has succeeded.
     ///
     /// # Errors
-    /// `Precondition` when the source is not `source_version` or `destination` does not hold.
+    /// `Precondition` when the source is not `source_version` or the condition does not hold.
     async fn copy(
         &self,
         source: &BlobName,
         source_version: &ETag,
         name: &BlobName,
-        destination: &Condition,
+        options: &CopyOptions,
     ) -> Result<Committed>;
 
     /// Deletes a blob.

@@ -14,7 +14,7 @@ use super::{
     inode::{Base, Inode},
     name::RESERVED,
 };
-use crate::blob::{BlobName, BlobProperties, Condition, ErrorKind, ListEntry, ListRequest};
+use crate::blob::{BlobName, BlobProperties, Condition, CopyOptions, ErrorKind, ListEntry, ListRequest};
 
 /// First look after a mount: soon, and not among the requests that mounting takes.
 const SWEEP_FIRST: Duration = Duration::from_secs(5 * 60);
@@ -37,7 +37,8 @@ impl FileSystem {
         let blob = self.blob_name(inode)?;
         let orphan =
             self.name_at(&format!("{RESERVED}/orphan/{}/{}", self.orphan_owner, uuid::Uuid::new_v4().simple()))?;
-        let copied = self.store.copy(&blob, &base.properties.etag, &orphan, &Condition::Absent).await;
+        let absent = CopyOptions::under(Condition::Absent);
+        let copied = self.store.copy(&blob, &base.properties.etag, &orphan, &absent).await;
         let committed =
             copied.map_err(|error| Error::from_store(format!("cannot keep {blob}, which is open"), error))?;
         base.content.repoint(orphan.clone(), committed.etag);

@@ -14,7 +14,7 @@ use super::{
     inode::{Fate, Inode},
     lookup::Held,
 };
-use crate::blob::{BlobName, Committed, Condition, ETag, ErrorKind};
+use crate::blob::{BlobName, BlobProperties, Committed, Condition, CopyOptions, ETag, ErrorKind};
 
 /// What may be at the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,16 @@ struct Move {
     from: BlobName,
     etag: ETag,
     to: BlobName,
+    /// What Copy Blob does not take along by itself.
+    access_tier: Option<String>,
+    tag_count: u32,
+}
+
+impl Move {
+    fn new(from: BlobName, properties: &BlobProperties, to: BlobName) -> Self {
+        let (etag, access_tier) = (properties.etag.clone(), properties.access_tier.clone());
+        Self { from, etag, to, access_tier, tag_count: properties.tag_count }
+    }
 }
 
 /// The inodes that a rename concerns, held still: none of them commits, and none sends blocks ahead, until their names
@@ -169,7 +179,7 @@ impl FileSystem {
             _ => Condition::Absent,
         };
         let from = self.blob_name(source)?;
-        let moved = Move { from: from.clone(), etag: base.properties.etag.clone(), to: new_blob.clone() };
+        let moved = Move::new(from, &base.properties, new_blob.clone());
         let committed = match self.copy_one(&moved, &condition).await {
             // Somebody made the new name since we looked: rename(2) replaces it all the same.
             Err(error) if error.kind() == Some(ErrorKind::Precondition) && mode == RenameMode::Replace => {
@@ -184,7 +194,12 @@ impl FileSystem {
     }
 
     async fn copy_one(&self, moved: &Move, condition: &Condition) -> Result<Committed> {
-        let copied = self.store.copy(&moved.from, &moved.etag, &moved.to, condition).await;
+        let options = CopyOptions {
+            condition: condition.clone(),
+            access_tier: moved.access_tier.clone(),
+            tags: self.tags_of(&moved.from, moved.tag_count).await?,
+        };
+        let copied = self.store.copy(&moved.from, &moved.etag, &moved.to, &options).await;
         copied.map_err(|error| Error::from_store(format!("cannot rename {} to {}", moved.from, moved.to), error))
     }
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use azblob_csi::blob::{
-    BlobStore, BlockId, Condition, ContentHeaders, Error, ErrorKind, ListRequest, Metadata, RequestLimits,
+    BlobStore, BlockId, Condition, ContentHeaders, CopyOptions, Error, ErrorKind, ListRequest, Metadata, RequestLimits,
 };
 use blob_emulator::{FaultKind, FaultRule, Operation};
 use bytes::Bytes;
@@ -82,7 +82,7 @@ async fn every_mutation_whose_reply_was_lost_is_reported_as_done_once() {
     let typed = store.set_headers(&blob, &headers, &matching(&described.etag)).await.unwrap();
 
     lose(Operation::CopyBlob);
-    let copied = store.copy(&blob, &typed.etag, &name("copy"), &absent()).await.unwrap();
+    let copied = store.copy(&blob, &typed.etag, &name("copy"), &CopyOptions::under(absent())).await.unwrap();
     assert_eq!(copied.etag, store.head(&name("copy"), &Condition::None).await.unwrap().etag);
 
     let ids = [BlockId(Bytes::from_static(b"nonce-0001")), BlockId(Bytes::from_static(b"nonce-0002"))];
@@ -122,7 +122,9 @@ async fn after_a_lost_reply_a_foreign_change_is_still_the_foreigners() {
                 let metadata = Metadata::from([("ours".into(), "1".into())]);
                 store.set_metadata(&blob, &metadata, &matching(&first.etag)).await.map(drop)
             }
-            Operation::CopyBlob => store.copy(&blob, &first.etag, &name("b"), &absent()).await.map(drop),
+            Operation::CopyBlob => {
+                store.copy(&blob, &first.etag, &name("b"), &CopyOptions::under(absent())).await.map(drop)
+            }
             _ => store.delete(&blob, &matching(&first.etag)).await,
         };
         assert_eq!(outcome.unwrap_err().kind, ErrorKind::Precondition, "{operation:?}");
@@ -188,12 +190,13 @@ async fn a_pending_copy_is_waited_for() {
     let complete_after = Some(Duration::from_millis(400));
     service.fault(FaultRule::new(FaultKind::LeaveCopyPending { complete_after }).times(1));
     let began = Instant::now();
-    let copied = store.copy(&blob, &version, &name("b"), &absent()).await.unwrap();
+    let copied = store.copy(&blob, &version, &name("b"), &CopyOptions::under(absent())).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(400));
     assert_eq!(copied.etag, store.head(&name("b"), &Condition::None).await.unwrap().etag);
     service.fault(FaultRule::new(FaultKind::LeaveCopyPending { complete_after: None }).times(1));
     let limits = RequestLimits { commits: Duration::from_secs(1), ..RequestLimits::STANDARD };
-    let error = store.with_limits(limits).copy(&blob, &version, &name("c"), &absent()).await.unwrap_err();
+    let error =
+        store.with_limits(limits).copy(&blob, &version, &name("c"), &CopyOptions::under(absent())).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TimedOut);
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use azblob_csi::{
-    blob::{BlobStore, BlockId, Condition, ErrorKind, ListRequest, Metadata},
+    blob::{BlobStore, BlockId, Condition, CopyOptions, ErrorKind, ListRequest, Metadata},
     credential::{AccountKey, Credential, SasToken},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -48,7 +48,7 @@ async fn a_sas_authorises_the_source_of_a_copy_too() {
     let service = Service::start().await;
     let store = service.store_with(container_sas("racwdl", "2099-01-01T00:00:00Z"));
     let version = store.put_blob(&name("a b"), body(b"0123456789"), &options(absent())).await.unwrap().etag;
-    store.copy(&name("a b"), &version, &name("c"), &absent()).await.unwrap();
+    store.copy(&name("a b"), &version, &name("c"), &CopyOptions::under(absent())).await.unwrap();
     assert_eq!(read(&store, "c", 0..99).await, b"0123456789");
     let id = BlockId(Bytes::from_static(b"nonce-00000000"));
     store.put_block_from_url(&name("d"), &id, &name("a b"), 1..3, &version).await.unwrap();

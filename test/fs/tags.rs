@@ -1,6 +1,9 @@
 //! Index tags survive a rewrite, or the rewrite is refused.
 
-use azblob_csi::blob::{BlobName, BlobStore, Body, Condition, ContentHeaders, Metadata, WriteOptions};
+use azblob_csi::{
+    blob::{BlobName, BlobStore, Body, Condition, ContentHeaders, Metadata, WriteOptions},
+    fs::{ROOT, RenameMode},
+};
 use blob_emulator::{FaultKind, FaultRule, Operation};
 use bytes::Bytes;
 
@@ -17,7 +20,7 @@ async fn put_tagged(store: &dyn BlobStore, name: &BlobName, bytes: &'static [u8]
         condition: Condition::None,
         metadata: Metadata::default(),
         headers: ContentHeaders { tags: Some(TAGS.into()), ..ContentHeaders::default() },
-        access_tier: None,
+        access_tier: Some("Cool".to_owned()),
     };
     store.put_blob(name, Body::from(Bytes::from_static(bytes)), &options).await.unwrap();
 }
@@ -40,6 +43,25 @@ async fn a_rewrite_keeps_index_tags() {
     let before = service.count(Operation::GetBlobTags);
     volume.write_file("plain", b"no tags").await;
     assert_eq!(service.count(Operation::GetBlobTags), before, "blobs without tags are not asked for them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renames_keep_index_tags_and_tier() {
+    let service = Service::start();
+    let (store, plain) = (service.store(), BlobName::new("tagged").unwrap());
+    put_tagged(store.as_ref(), &plain, b"old").await;
+    put_tagged(store.as_ref(), &BlobName::new("old/tagged").unwrap(), b"old").await;
+    let volume = service.volume().await;
+    for (from, to) in [("tagged", "renamed"), ("old", "new")] {
+        let (from, to) = ((ROOT, from.as_ref()), (ROOT, to.as_ref()));
+        volume.fs.rename(&volume.caller, from, to, RenameMode::Replace).await.unwrap();
+    }
+    for name in ["renamed", "new/tagged"] {
+        let name = BlobName::new(name).unwrap();
+        assert_eq!(store.get_tags(&name).await.unwrap().as_deref(), Some(TAGS));
+        assert_eq!(store.head(&name, &Condition::None).await.unwrap().access_tier.as_deref(), Some("Cool"));
+    }
+    assert_eq!(service.names(), ["new/tagged", "renamed"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,11 +8,12 @@ use harness::{Finished, World, length};
 const LIMIT: Duration = Duration::from_secs(240);
 const LIMIT_LONG: Duration = Duration::from_secs(3600);
 
-/// Runs `text` with bash in `directory`; `arguments` are `$1` and so on. The first command that fails ends it.
+/// Runs `text` with bash in `directory`; `arguments` are `$1` and so on. The first command that fails ends it,
+/// and is the last one named on the error output, also where it is a silent `test`.
 #[track_caller]
 pub fn try_script(world: &World, directory: &Path, text: &str, arguments: &[&str]) -> Finished {
     let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", text, "script"]).args(arguments).current_dir(directory);
+    command.args(["-euxo", "pipefail", "-c", text, "script"]).args(arguments).current_dir(directory);
     // Neither the settings of whoever runs the test, nor those of the cargo that runs it.
     for (name, value) in [
         ("GIT_CONFIG_GLOBAL", "/dev/null"),

@@ -14,7 +14,7 @@ use super::{
     response,
 };
 use crate::{
-    blob::{BlobName, Committed, Condition, ETag, Error, ErrorKind, Result},
+    blob::{BlobName, Committed, Condition, CopyOptions, ETag, Error, ErrorKind, Result},
     credential::Credential,
 };
 
@@ -28,7 +28,7 @@ pub(super) async fn copy(
     source: &BlobName,
     source_version: &ETag,
     name: &BlobName,
-    destination: &Condition,
+    options: &CopyOptions,
 ) -> Result<Committed> {
     let mut call = store.blob_call("Copy Blob", Method::Put, name)?;
     let Some(mut url) = store.location().blob_url(source) else {
@@ -41,8 +41,12 @@ pub(super) async fn copy(
     call = call
         .header("x-ms-copy-source", url.as_str())
         .header("x-ms-source-if-match", source_version.0.as_ref())
-        .condition(destination)
+        .condition(&options.condition)
+        .access_tier(options.access_tier.as_deref())
         .commits();
+    if let Some(tags) = &options.tags {
+        call = call.header("x-ms-tags", tags.as_ref());
+    }
     let ends = Instant::now() + store.limits.commits;
     let began = match store.engine().run(&call, &store.limits).await {
         Ok(reply) => started(store, &call, &reply.headers)?,

@@ -234,7 +234,7 @@ impl BlobStore for Container {
         Err(FakeStore::error(ErrorKind::Unsupported))
     }
 
-    async fn copy(&self, _: &BlobName, _: &ETag, _: &BlobName, _: &Condition) -> Result<Committed> {
+    async fn copy(&self, _: &BlobName, _: &ETag, _: &BlobName, _: &CopyOptions) -> Result<Committed> {
         Err(FakeStore::error(ErrorKind::Unsupported))
     }
 

@@ -1,4 +1,4 @@
-//! Index tags: a rewrite drops them unless it sends them again, so they are read first.
+//! Index tags: a rewrite or a copy drops them unless it sends them again, so they are read first.
 //!
 //! Tags are no part of a version, they change without a new ETag: they are read at each commit, not at open.
 
@@ -14,8 +14,18 @@ impl FileSystem {
     /// # Errors
     /// EPERM when they may not be read; what the service says.
     pub(in crate::fs) async fn tags_to_keep(&self, name: &BlobName, base: Option<&Base>) -> Result<Option<Arc<str>>> {
-        let tagged = |base: &Base| base.properties.tag_count > 0 && base.properties.kind == BlobKind::Block;
-        if !base.is_some_and(tagged) {
+        match base.filter(|base| base.properties.kind == BlobKind::Block) {
+            Some(base) => self.tags_of(name, base.properties.tag_count).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The tags of a blob that has `count` of them.
+    ///
+    /// # Errors
+    /// As [`Self::tags_to_keep`].
+    pub(in crate::fs) async fn tags_of(&self, name: &BlobName, count: u32) -> Result<Option<Arc<str>>> {
+        if count == 0 {
             return Ok(None);
         }
         match self.store.get_tags(name).await {
@@ -23,7 +33,7 @@ impl FileSystem {
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None), // The commit finds out.
             Err(error) if error.kind == ErrorKind::Denied => {
                 let sentence = format!(
-                    "{name} has index tags, which a rewrite would lose since they may not be read: grant the role Storage \
+                    "{name} has index tags, which a rewrite or rename would lose since they may not be read: grant the role Storage \
                      Blob Data Owner, or a SAS with the permission t"
                 );
                 Err(Error::from_store(sentence, error).with_errno(libc::EPERM))

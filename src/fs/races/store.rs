@@ -274,7 +274,7 @@ impl BlobStore for Container {
         source: &BlobName,
         version: &ETag,
         name: &BlobName,
-        destination: &Condition,
+        options: &CopyOptions,
     ) -> Result<Committed> {
         let read = |state: &mut State| {
             let from = found(state, source)?;
@@ -286,7 +286,7 @@ impl BlobStore for Container {
             *stored = Stored { staged: BTreeMap::new(), ..from };
             Ok(())
         };
-        self.written(name, destination, replace).await
+        self.written(name, &options.condition, replace).await
     }
 
     async fn delete(&self, name: &BlobName, condition: &Condition) -> Result<()> {

@@ -212,7 +212,7 @@ impl Tree<'_> {
         let store = &self.volume.store;
         let mut moves = Vec::new();
         match store.head(&self.from, &Condition::None).await {
-            Ok(marker) => moves.push(Move { from: self.from.clone(), etag: marker.etag, to: self.to.clone() }),
+            Ok(marker) => moves.push(Move::new(self.from.clone(), &marker, self.to.clone())),
             Err(error) if error.kind == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
@@ -223,7 +223,8 @@ impl Tree<'_> {
             let page = store.list(&request).await.map_err(failed)?;
             for entry in page.entries {
                 if let ListEntry::Blob(name, properties) = entry {
-                    moves.push(Move { to: self.renamed(&name)?, etag: properties.etag, from: name });
+                    let to = self.renamed(&name)?;
+                    moves.push(Move::new(name, &properties, to));
                 }
             }
             match page.next_marker {

@@ -228,11 +228,11 @@ impl BlobStore for MemoryStore {
         source: &BlobName,
         source_version: &ETag,
         name: &BlobName,
-        destination: &Condition,
+        options: &CopyOptions,
     ) -> Result<Committed> {
         let mut state = self.state.lock();
         state.count("copy");
-        state.check(name.as_str(), destination).map_err(error)?;
+        state.check(name.as_str(), &options.condition).map_err(error)?;
         let mut copy = state.find(source.as_str(), &Condition::Match(source_version.clone())).map_err(error)?.clone();
         let committed = state.stamp();
         copy.properties.etag = committed.etag.clone();
