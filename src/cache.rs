@@ -30,7 +30,7 @@ pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};
 pub use block_cache::{BlockCache, BlockCacheGauges};
 pub use budget::{Budget, BudgetGauges, Class, DirtyShare, MEMORY_BYTES_MIN, Reclaim, Reservation};
 pub use content::{Content, ContentId, Source};
-pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Pool};
+pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Filled, Pool};
 pub use registry::Registry;
 pub use slices::CachedBytes;
 pub use stream::ReadStream;

@@ -23,7 +23,7 @@ use super::{
     budget::{Class, Reservation},
     content::Content,
     fetch::claim_runs,
-    pool::Pool,
+    pool::{Filled, Pool},
     slices::CachedBytes,
     stream::{ReadStream, block_length},
 };
@@ -168,7 +168,9 @@ impl Shared {
                 None => {
                     let bytes = capacity(content, index);
                     let memory = memory.as_mut().filter(|memory| memory.bytes() >= bytes)?;
-                    let buffer = self.pool.take(memory.split(bytes), block_length(content, index));
+                    let most = (within.end - within.start) * 2 > bytes;
+                    let filled = if most { Filled::Whole } else { Filled::Partly };
+                    let buffer = self.pool.take(memory.split(bytes), block_length(content, index), filled);
                     let block = self.blocks.insert(content, index, Arc::new(Block::new(buffer)));
                     block.mark_read();
                     block

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     blob::Body,
-    cache::{BLOCK_BYTES, BUFFER_BYTES_MAX, Class, Pool, Reservation},
+    cache::{BLOCK_BYTES, BUFFER_BYTES_MAX, Class, Filled, Pool, Reservation},
 };
 
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
@@ -99,7 +99,7 @@ impl FileSystem {
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Bytes> {
         let length = length_of(range);
-        let mut buffer = self.pool().take(memory.split(buffer_bytes(range)), Pool::capacity(length));
+        let mut buffer = self.pool().take(memory.split(buffer_bytes(range)), Pool::capacity(length), Filled::Whole);
         fill(&mut buffer.as_mut()[..length])?;
         Ok(Bytes::from_owner(buffer).slice(..length))
     }

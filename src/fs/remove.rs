@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     blob::{BlobName, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions},
-    cache::{Buffer, Class, Pool},
+    cache::{Buffer, Class, Filled, Pool},
 };
 
 /// What an open file may keep in memory after its name is gone; a larger one is copied inside the service to a hidden
@@ -235,7 +235,7 @@ impl FileSystem {
             let mut memory = self.pool().budget().reserve(Class::Demand, total).await;
             for (index, length) in wanted {
                 let capacity = capacity(length);
-                buffers.insert(index, self.pool().take(memory.split(capacity as u64), capacity));
+                buffers.insert(index, self.pool().take(memory.split(capacity as u64), capacity, Filled::Whole));
             }
         }
     }

@@ -15,7 +15,6 @@ use bytes::Bytes;
 
 use super::{
     Error, FileSystem, Result,
-    growth::checksum,
     inode::{Fate, Inode, State},
     overlay::{BUFFER_BYTES, StagedRun},
     plan::Limits,
@@ -235,7 +234,7 @@ impl FileSystem {
         };
         let (file_system, inode) = (Arc::clone(self), Arc::clone(inode));
         self.resources.runtime.spawn(async move {
-            let id = file_system.writer.block_id_of(id_length, Some(checksum::of_body(&body)));
+            let id = file_system.writer.block_id_of(id_length, Some(body.crc64()));
             let result = file_system.stage_block(&inode, &id, &body).await;
             let sent = result.is_ok();
             file_system.finish_staging(&inode, StagedRun { range, id }, &fingerprint, result);

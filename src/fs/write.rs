@@ -56,6 +56,14 @@ pub(super) enum Place {
 }
 
 impl Place {
+    fn of(mode: WriteMode, offset: u64) -> Self {
+        match mode {
+            WriteMode { append: true, .. } => Self::End,
+            WriteMode { page: true, .. } => Self::Inside(offset),
+            _ => Self::At(offset),
+        }
+    }
+
     /// Where `length` bytes land in a file of `size` bytes.
     fn range(self, size: u64, length: usize) -> Range<u64> {
         let behind = |start: u64| start.saturating_add(length as u64);
@@ -83,6 +91,31 @@ pub(super) fn check_size(end: u64) -> Result<()> {
     }
 }
 
+/// One try to put `data` into the top layer, with where it lands: all of it, but with [`Place::Inside`].
+///
+/// # Errors
+/// What forbids the write for good; the inner one is what the layer wants first.
+fn land(
+    inode: &Inode,
+    place: Place,
+    data: &[u8],
+    buffers: &mut BTreeMap<u64, Buffer>,
+) -> Result<(Range<u64>, std::result::Result<(), WriteRefused>)> {
+    let mut state = inode.state.lock();
+    let range = place.range(state.size(), data.len());
+    check_size(range.end)?;
+    let landing = &data[..data.len().min((range.end - range.start) as usize)];
+    if landing.is_empty() {
+        return Ok((range, Ok(())));
+    }
+    check_change(&state, range.start, false)?;
+    let outcome = state.overlay_mut().write(range.start, landing, buffers);
+    if outcome.is_ok() {
+        state.touch();
+    }
+    Ok((range, outcome))
+}
+
 impl FileSystem {
     /// write(2): all of `data` at `offset` (at the end, for a handle in append mode).
     ///
@@ -107,30 +140,82 @@ impl FileSystem {
         data: &[u8],
         mode: WriteMode,
     ) -> Result<u32> {
+        if let Some(count) = self.try_write_as(caller, handle, offset, data, mode) {
+            return Ok(count);
+        }
         let count = u32::try_from(data.len());
         let count = count.map_err(|_| Error::new(libc::EINVAL, "a single write is at most 4 GiB"))?;
         self.check_writable(caller)?;
         let handle = self.handles.file(handle)?;
         let inode = &handle.inode;
-        let place = match mode {
-            WriteMode { append: true, .. } => Place::End,
-            WriteMode { page: true, .. } => Place::Inside(offset),
-            _ => Place::At(offset),
-        };
         if data.is_empty() {
             return Ok(count);
         }
-        let range = told(&handle, self.write_layer(inode, place, data).await)?;
-        self.stage_behind(inode, &range);
+        let range = told(&handle, self.write_layer(inode, Place::of(mode, offset), data).await)?;
+        self.note_written(caller, inode, offset, &range, mode);
+        if mode.synchronous {
+            self.commit_for(&handle).await?;
+        }
+        Ok(count)
+    }
+
+    /// As [`Self::write_as`] where nothing must be waited for: for the thread that brought the request, out of whose
+    /// buffer the bytes go straight into the layer. `None`: nothing was written, and `write_as` does it or says why not.
+    pub fn try_write_as(
+        self: &Arc<Self>,
+        caller: &Caller,
+        handle: HandleId,
+        offset: u64,
+        data: &[u8],
+        mode: WriteMode,
+    ) -> Option<u32> {
+        if mode.synchronous || data.is_empty() {
+            return None;
+        }
+        let count = u32::try_from(data.len()).ok()?;
+        self.check_writable(caller).ok()?;
+        let handle = self.handles.file(handle).ok()?;
+        let range = self.try_write_layer(&handle.inode, Place::of(mode, offset), data)?;
+        self.note_written(caller, &handle.inode, offset, &range, mode);
+        Some(count)
+    }
+
+    /// What follows a write that landed on `range`.
+    fn note_written(
+        self: &Arc<Self>,
+        caller: &Caller,
+        inode: &Arc<Inode>,
+        offset: u64,
+        range: &Range<u64>,
+        mode: WriteMode,
+    ) {
+        self.stage_behind(inode, range);
         // The kernel has put the bytes into its pages where it believed the end to be.
         let misled = mode.append && range.start != offset;
         self.views.invalidate((!misled).then_some(&*caller.view), &Invalidation::Data(inode.number));
-        if mode.synchronous {
-            self.commit_for(&handle).await?;
-        } else if mode.append {
+        if mode.append && !mode.synchronous {
             self.save_by_age(inode);
         }
-        Ok(count)
+    }
+
+    /// [`Self::write_layer`] with memory that is to be had at once; `None` where it would wait or fail.
+    fn try_write_layer(&self, inode: &Inode, place: Place, data: &[u8]) -> Option<Range<u64>> {
+        let mut buffers = BTreeMap::new();
+        // Once to see which buffers are wanted, once with them; a third time only if somebody else wrote in between.
+        for _ in 0..3 {
+            let (range, outcome) = land(inode, place, data, &mut buffers).ok()?;
+            match outcome {
+                Ok(()) => return Some(range),
+                Err(WriteRefused::BuffersWanted) => {}
+                Err(WriteRefused::NotResident | WriteRefused::Spool(_)) => return None,
+            }
+            let wanted = inode.state.lock().overlay_mut().buffers_wanted(&range);
+            for (index, length) in wanted {
+                let length = Pool::capacity(usize::try_from(length).ok()?);
+                buffers.insert(index, self.pool().try_dirty_buffer(&self.dirty_share, length)?);
+            }
+        }
+        None
     }
 
     /// Puts `data` into the top layer; returns where it landed. All of it, but with [`Place::Inside`].
@@ -142,21 +227,7 @@ impl FileSystem {
     ) -> Result<Range<u64>> {
         let mut buffers = BTreeMap::new();
         loop {
-            let (range, outcome) = {
-                let mut state = inode.state.lock();
-                let range = place.range(state.size(), data.len());
-                check_size(range.end)?;
-                let landing = &data[..data.len().min((range.end - range.start) as usize)];
-                if landing.is_empty() {
-                    return Ok(range);
-                }
-                check_change(&state, range.start, false)?;
-                let outcome = state.overlay_mut().write(range.start, landing, &mut buffers);
-                if outcome.is_ok() {
-                    state.touch();
-                }
-                (range, outcome)
-            };
+            let (range, outcome) = land(inode, place, data, &mut buffers)?;
             match outcome {
                 Ok(()) => return Ok(range),
                 Err(WriteRefused::NotResident) => self.commit(inode).await?,

@@ -287,13 +287,21 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // The thread's receive buffer is wanted for the next request; a write may have to wait for memory.
-        let ((fs, caller), data, mode) = (self.context(request), data.to_vec(), write_mode(write_flags, flags));
-        let work = async move {
-            if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
-                fs.drop_set_ids(HandleId(handle.0))?;
+        let ((fs, caller), mode, handle) = (self.context(request), write_mode(write_flags, flags), HandleId(handle.0));
+        let kills_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        if !kills_set_ids {
+            let write = || fs.try_write_as(&caller, handle, offset, data, mode);
+            if let Some(count) = self.dispatch.attempt("write", write) {
+                return reply.written(count);
             }
-            fs.write_as(&caller, HandleId(handle.0), offset, &data, mode).await
+        }
+        // The thread's receive buffer is wanted for the next request, and this write waits, perhaps for memory.
+        let data = data.to_vec();
+        let work = async move {
+            if kills_set_ids {
+                fs.drop_set_ids(handle)?;
+            }
+            fs.write_as(&caller, handle, offset, &data, mode).await
         };
         self.dispatch.start("write", reply, work, ReplyWrite::written);
     }

@@ -151,6 +151,13 @@ impl Dispatch {
         self.in_flight.guard(operation, work);
     }
 
+    /// What `work` has at once, on this thread. `None` also when it panicked: whoever then goes the long way answers.
+    pub(super) fn attempt<T>(&self, operation: &'static str, work: impl FnOnce() -> Option<T>) -> Option<T> {
+        let mut found = None;
+        self.in_flight.guard(operation, || found = work());
+        found
+    }
+
     /// Runs `work` as a task from the beginning. For operations that always ask the service, or hash and copy much.
     pub(super) fn spawn<T: Send + 'static, R: Refuse>(
         &self,

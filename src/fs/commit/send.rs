@@ -193,7 +193,7 @@ impl FileSystem {
     }
 
     async fn send_block(&self, sending: &Sending<'_>, body: Body) -> Result<BlockId> {
-        let id = sending.new_id(&self.writer, Some(checksum::of_body(&body)));
+        let id = sending.new_id(&self.writer, Some(body.crc64()));
         sending.store.put_block(sending.name, &id, body).await.map_err(|error| sending.failed(error))?;
         Ok(id)
     }
