@@ -6,6 +6,7 @@
 //! - [`block`](Block): 1 MiB with a validity bit per 64 KiB. [`BlockCache`]: which blocks are kept.
 //! - [`content`](Content): one version of a blob's bytes. [`registry`](Registry): the one content of a version.
 //! - `fetch`: one GET filling claimed pieces. [`stream`](ReadStream): fetching ahead. `reader`: answering reads.
+//! - [`opening`](Opening): the first bytes, that come with the check of an open.
 //! - `writes`: what our own commits leave behind.
 //!
 //! Lock order: stream, shard of the block cache, pool, budget; the registry and a content's source are never held
@@ -16,6 +17,7 @@ mod block_cache;
 mod budget;
 mod content;
 mod fetch;
+mod opening;
 mod pool;
 mod reader;
 mod registry;
@@ -30,6 +32,7 @@ pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};
 pub use block_cache::{BlockCache, BlockCacheGauges};
 pub use budget::{Budget, BudgetGauges, Class, DirtyShare, MEMORY_BYTES_MIN, Reclaim, Reservation};
 pub use content::{Content, ContentId, Source};
+pub use opening::Opening;
 pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Filled, Pool};
 pub use registry::Registry;
 pub use slices::CachedBytes;
@@ -228,6 +231,13 @@ impl Cache {
     /// the content was not pointed elsewhere meanwhile; bytes of another version are never returned.
     pub async fn read(&self, content: &Arc<Content>, range: Range<u64>, stream: &ReadStream) -> Result<CachedBytes> {
         self.shared.read(content, &range, stream).await
+    }
+
+    /// The right to fill the first `bytes` of a content (a multiple of [`PIECE_BYTES`], or all of it). `None` where the first
+    /// byte is there or on its way, where there is none, and where memory is short.
+    #[must_use]
+    pub fn claim_beginning(&self, content: &Arc<Content>, bytes: u64) -> Option<Opening> {
+        Opening::claim(&self.shared, content, bytes)
     }
 
     /// Puts bytes at `offset` of a content in, as far as they cover whole pieces (the content's last piece may be short)

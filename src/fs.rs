@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
-//! | how bytes come | `open`, `read`, `growth`, `seek` |
+//! | how bytes come | `open`, `opening`, `read`, `growth`, `seek` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | files without a name | `remove`, `orphan` |
@@ -45,6 +45,7 @@ mod lookup;
 mod lost_found;
 mod name;
 mod open;
+mod opening;
 mod orphan;
 mod overlay;
 mod plan;

@@ -31,6 +31,8 @@ mod locks;
 mod model;
 #[path = "fs/no_space.rs"]
 mod no_space;
+#[path = "fs/opening.rs"]
+mod opening;
 #[path = "fs/reading.rs"]
 mod reading;
 #[path = "fs/refusals.rs"]

@@ -74,6 +74,8 @@ pub struct BlobProperties {
     pub content_md5: Option<[u8; 16]>,
     /// Access tier ("Hot", "Archive", ...) where it has one of its own.
     pub access_tier: Option<String>,
+    /// Whether `access_tier` was told: HEAD and LIST do, the documents promise it of no GET.
+    pub tier_known: bool,
     /// Number of tags (x-ms-tag-count); a rewrite drops them unless it sends them again.
     pub tag_count: u32,
     /// Whether a lease is active.

@@ -98,7 +98,7 @@ impl Run {
         self.fill(download, source, fetched).await
     }
 
-    async fn fill(&mut self, mut download: Download, source: &Source, fetched: &AtomicU64) -> Result<()> {
+    pub(super) async fn fill(&mut self, mut download: Download, source: &Source, fetched: &AtomicU64) -> Result<()> {
         while let Some(chunk) = download.body.next().await {
             let chunk = chunk?;
             fetched.fetch_add(chunk.len() as u64, Ordering::Relaxed);

@@ -80,7 +80,7 @@ impl Shared {
 
     /// The block to put clean bytes into, made if need be; `None` when memory is short. Takes no memory from what
     /// others fetched ahead.
-    fn clean_block(&self, content: &Arc<Content>, index: u64) -> Option<Arc<Block>> {
+    pub(super) fn clean_block(&self, content: &Arc<Content>, index: u64) -> Option<Arc<Block>> {
         if let Some(block) = self.blocks.peek(content.id(), index) {
             return Some(block);
         }

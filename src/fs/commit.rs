@@ -159,6 +159,9 @@ impl FileSystem {
                 return self.commit_append(inode, &name, layer).await;
             }
             let mut options = write_options(inode, base.as_deref(), &carried);
+            if let Some(base) = &base {
+                options.access_tier = self.with_tier(&name, &base.properties).await?.access_tier;
+            }
             options.headers.tags = self.tags_to_keep(&name, base.as_deref()).await?;
             match self.send_layer(inode, &name, layer, base.as_ref(), (&options, &carried)).await {
                 Ok((committed, blocks)) => {

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex};
 
 use super::{
     attributes::{Attributes, Kind},
@@ -232,6 +232,8 @@ pub struct Inode {
     pub state: Mutex<State>,
     /// Held through a commit, a rename and an unlink: one at a time, in order. Taken before `state`.
     pub commit: Arc<crate::sync::tokio::sync::Mutex<()>>,
+    /// Whether a kernel was given bytes of it, and so may have them in its pages.
+    pub was_read: AtomicBool,
     /// Woken when a staged block has arrived or failed.
     pub staged: crate::sync::tokio::sync::Notify,
     /// What only a directory has.
@@ -276,6 +278,7 @@ impl Inode {
             kind,
             state: Mutex::new(state),
             commit: Arc::default(),
+            was_read: AtomicBool::new(false),
             staged: crate::sync::tokio::sync::Notify::new(),
             directory: (kind == Kind::Directory).then(Directory::default),
         })

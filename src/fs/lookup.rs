@@ -14,7 +14,7 @@ use super::{
     name::{HiddenReason, NAME_BYTES_MAX, RESERVED},
 };
 use crate::{
-    blob::{BlobName, BlobProperties, Condition, ETag, ErrorKind, ListRequest},
+    blob::{self, BlobName, BlobProperties, Condition, ETag, ErrorKind, ListRequest},
     cache::Content,
 };
 
@@ -52,6 +52,23 @@ pub(super) struct Found {
     pub seen: Instant,
     /// The number set aside for the name by a listing.
     pub number: Option<InodeNumber>,
+}
+
+/// A question to the service about the version under a name.
+#[derive(Debug)]
+pub(super) struct Question {
+    parent: InodeNumber,
+    name: Arc<str>,
+    pub blob: BlobName,
+    asked: Instant,
+}
+
+impl Question {
+    /// Notes the answer that the inode's version is the one under the name.
+    pub(super) fn note_current(&self, inode: &Inode) {
+        let mut state = inode.state.lock();
+        state.checked = state.checked.max(Some(self.asked));
+    }
 }
 
 impl FileSystem {
@@ -366,25 +383,44 @@ impl FileSystem {
 
     /// As [`Self::revalidate`], but a new version under the name is returned, so that it is not asked for again.
     pub(super) async fn successor(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<Option<Held>> {
-        let Some((parent, name)) = self.table.place(inode.number) else { return Err(replaced_elsewhere()) };
         let Some(etag) = inode.state.lock().base.as_ref().map(|base| base.properties.etag.clone()) else {
             return Ok(None);
         };
-        let asked = Instant::now();
-        let blob = self.blob_name(inode)?;
-        match self.store.head(&blob, &Condition::NotMatch(etag)).await {
+        let question = self.question(inode)?;
+        let answer = self.store.head(&question.blob, &Condition::NotMatch(etag)).await;
+        self.successor_in(inode, &question, answer).await
+    }
+
+    /// What must be known of a name before its version is asked for.
+    ///
+    /// # Errors
+    /// ESTALE when the inode has no name any more.
+    pub(super) fn question(&self, inode: &Inode) -> Result<Question> {
+        let (parent, name) = self.table.place(inode.number).ok_or_else(replaced_elsewhere)?;
+        Ok(Question { parent, name, blob: self.blob_name(inode)?, asked: Instant::now() })
+    }
+
+    /// What an answer to a question about an inode's version says (`NotModified`: it is current); as [`Self::successor`].
+    pub(super) async fn successor_in(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        question: &Question,
+        answer: blob::Result<BlobProperties>,
+    ) -> Result<Option<Held>> {
+        let Question { parent, name, blob, asked } = question;
+        let (parent, asked) = (*parent, *asked);
+        match answer {
             Err(error) if error.kind == ErrorKind::NotModified => {
-                let mut state = inode.state.lock();
-                state.checked = state.checked.max(Some(asked));
+                question.note_current(inode);
                 Ok(None)
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
                 if inode.state.lock().is_local() {
                     return Ok(None);
                 }
-                self.detach(parent, &name, inode);
+                self.detach(parent, name, inode);
                 if let Ok(directory) = self.directory_inode(parent) {
-                    self.note_absent(&directory, &name, asked);
+                    self.note_absent(&directory, name, asked);
                 }
                 Err(replaced_elsewhere())
             }
@@ -394,7 +430,7 @@ impl FileSystem {
                 let kind = Kind::of(&properties.metadata);
                 let found = Found { kind, properties: Some(Arc::new(properties)), seen: asked, number: None };
                 let directory = self.directory_inode(parent)?;
-                let held = self.settle(&directory, &name, &found)?;
+                let held = self.settle(&directory, name, &found)?;
                 Ok((held.inode.number != inode.number).then_some(held))
             }
         }

@@ -1,5 +1,6 @@
 //! Opening and closing. open(2) is exact: it sees every close that returned before it (close-to-open), at the price of
-//! one conditional HEAD, which a name that is ours until it is committed does not pay.
+//! one request, which a name that is ours until it is committed does not pay: a conditional HEAD, or where it only reads
+//! what is not in memory, the GET of its first bytes (`opening`).
 
 use std::{
     collections::HashMap,
@@ -63,7 +64,7 @@ impl FileSystem {
         let checked = self.checked_opens.take(caller.pid);
         let result = match checked {
             Some(checked) if checked == number => Ok(()),
-            _ if self.must_check_open(&inode) => self.check_open(caller, &inode).await,
+            _ if self.must_check_open(&inode) => self.check_open(caller, &inode, access).await,
             _ => Ok(()),
         };
         if let Some(checked) = checked {
@@ -90,8 +91,10 @@ impl FileSystem {
         self.settings.consistency == Consistency::CloseToOpen && !ours
     }
 
-    async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>) -> Result<()> {
-        let Some(successor) = self.successor(inode).await? else { return Ok(()) };
+    async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>, access: Access) -> Result<()> {
+        let only_reads = !access.write && !access.truncate;
+        let found = if only_reads { self.successor_with_bytes(inode).await? } else { self.successor(inode).await? };
+        let Some(successor) = found else { return Ok(()) };
         // Held until the retry, so that the lookup in between finds it without asking again.
         if self.table.hold(successor.inode.number, 1) {
             for given_up in self.checked_opens.expect(caller.pid, successor.inode.number) {

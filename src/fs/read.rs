@@ -10,6 +10,7 @@ use super::{
 use crate::{
     blob::{self, ErrorKind},
     cache::{CachedBytes, Content, ReadStream},
+    sync::Ordering,
 };
 
 /// A read that meets our own commit under way is tried again on the new version; more often than this, something keeps
@@ -80,6 +81,7 @@ impl FileSystem {
             return Err(Error::new(libc::EBADF, "the file is not open for reading"));
         }
         let range = offset..offset.saturating_add(u64::from(size));
+        handle.inode.was_read.store(true, Ordering::Relaxed);
         self.read_range(&handle.inode, &range, &handle.stream).await
     }
 

@@ -179,7 +179,8 @@ impl FileSystem {
             _ => Condition::Absent,
         };
         let from = self.blob_name(source)?;
-        let moved = Move::new(from, &base.properties, new_blob.clone());
+        let properties = self.with_tier(&from, &base.properties).await?;
+        let moved = Move::new(from, &properties, new_blob.clone());
         let committed = match self.copy_one(&moved, &condition).await {
             // Somebody made the new name since we looked: rename(2) replaces it all the same.
             Err(error) if error.kind() == Some(ErrorKind::Precondition) && mode == RenameMode::Replace => {

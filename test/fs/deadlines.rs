@@ -64,7 +64,7 @@ async fn nothing_outlives_twice_its_deadline_when_the_service_is_silent() {
     silence(&service);
     let (fs, caller) = (&volume.fs, &volume.caller);
     let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
-    let join = async || fs.read(joined, 0, 4096).await;
+    let join = async || fs.read(joined, 2 << 20, 4096).await;
     let names = futures::future::join_all([
         Box::pin(times_out("read", NAMES, fs.read(read, 2 << 20, 4096))) as std::pin::Pin<Box<dyn Future<Output = ()>>>,
         Box::pin(times_out("a first reader", NAMES, join())),

@@ -41,7 +41,8 @@ fn settings() -> Settings {
 
 /// What every operation says while the service answers everything so.
 async fn every_operation(service: &Service, volume: &Volume, rule: FaultRule) -> Vec<(&'static str, Result<()>)> {
-    for name in ["read", "written", "removed", "renamed", "moded", "cut", "opened", "listed/a"] {
+    service.put("read", &[b'0'; 3 << 20]); // What an open brings along is not all of it.
+    for name in ["written", "removed", "renamed", "moded", "cut", "opened", "listed/a"] {
         service.put(name, b"0123456789");
     }
     let number = async |name: &str| volume.lookup(name).await.unwrap().attr.number;
@@ -55,7 +56,7 @@ async fn every_operation(service: &Service, volume: &Volume, rule: FaultRule) ->
     let size = SetAttr { size: Some(3), ..SetAttr::default() };
     let names = ((ROOT, "renamed".as_ref()), (ROOT, "new".as_ref()));
     let (read, sync, remove, rename, chmod, truncate, open, make, list) = futures::join!(
-        fs.read(reader, 0, 10),
+        fs.read(reader, 2 << 20, 10),
         fs.sync_file(writer),
         fs.unlink(caller, ROOT, "removed".as_ref()),
         fs.rename(caller, names.0, names.1, RenameMode::Replace),
@@ -116,13 +117,17 @@ async fn connections_that_break_are_etimedout_at_the_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archived_blob_says_how_to_rehydrate_it() {
     let service = Service::start();
+    service.put("cooling", &[7; 3 << 20]);
     service.put("cold", b"0123456789");
     let volume = service.volume_with(settings()).await;
-    let handle = volume.open("cold", READ).await.unwrap();
+    let handle = volume.open("cooling", READ).await.unwrap();
     service.refuse(blob_emulator::Operation::GetBlob, 409, "BlobArchived", None);
-    let error = volume.fs.read(handle, 0, 10).await.unwrap_err();
-    assert_eq!(error.errno, libc::EACCES);
-    assert!(error.to_chain().contains("rehydrate"), "{}", error.to_chain());
+    let read = volume.fs.read(handle, 2 << 20, 10).await.unwrap_err();
+    let opened = volume.open("cold", READ).await.unwrap_err();
+    for error in [read, opened] {
+        assert_eq!(error.errno, libc::EACCES);
+        assert!(error.to_chain().contains("rehydrate"), "{}", error.to_chain());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

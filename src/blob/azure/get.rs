@@ -90,6 +90,8 @@ fn download(store: &AzureStore, name: &BlobName, call: &Call, range: &Range<u64>
     }
     let md5_header = if reply.status == 206 { "x-ms-blob-content-md5" } else { "content-md5" };
     let properties = store.engine().promised(call, response::properties(&reply.headers, length, md5_header))?;
+    let tier_known = response::text(&reply.headers, "x-ms-access-tier").is_some();
+    let properties = BlobProperties { tier_known, ..properties };
     let ReplyBody::Arriving(arriving) = reply.body else { return Err(store.engine().damaged(call, "no body")) };
     if delivered.is_empty() {
         return Ok(nothing(properties, range.start));

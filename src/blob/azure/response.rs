@@ -100,6 +100,7 @@ pub(super) fn properties(
         },
         content_md5: text(headers, md5_header).and_then(md5),
         access_tier: owned(headers, "x-ms-access-tier").filter(|_| !tier_is_inferred),
+        tier_known: true,
         tag_count: number(headers, "x-ms-tag-count").and_then(|count| count.try_into().ok()).unwrap_or(0),
         leased: text(headers, "x-ms-lease-status") == Some("locked"),
         copy: owned(headers, "x-ms-copy-id").zip(owned(headers, "x-ms-copy-status")),

@@ -192,6 +192,7 @@ impl BlobStore for Container {
             headers: ContentHeaders::default(),
             content_md5: None,
             access_tier: None,
+            tier_known: true,
             tag_count: 0,
             leased: false,
             copy: None,

@@ -38,6 +38,7 @@ impl FileSystem {
             tag_count: options.headers.tags.as_ref().map_or(0, |tags| tags.split('&').count() as u32),
             headers: ContentHeaders { tags: None, ..options.headers },
             access_tier: options.access_tier,
+            tier_known: true,
             ..written_properties(committed, options.metadata)
         };
         state.base = Some(Arc::new(Base { properties, content, blocks: Some(Arc::new(blocks)) }));
@@ -136,6 +137,7 @@ pub(in crate::fs) fn written_properties(committed: &Committed, metadata: Metadat
         headers: ContentHeaders::default(),
         content_md5: None,
         access_tier: None,
+        tier_known: true,
         tag_count: 0,
         leased: false,
         copy: None,

@@ -1,10 +1,10 @@
-//! Index tags: a rewrite or a copy drops them unless it sends them again, so they are read first.
+//! Index tags and the tier: a rewrite or a copy drops them unless it sends them again, so they are read first.
 //!
 //! Tags are no part of a version, they change without a new ETag: they are read at each commit, not at open.
 
 use super::super::{Error, FileSystem, Result, inode::Base};
 use crate::{
-    blob::{BlobKind, BlobName, ErrorKind},
+    blob::{BlobKind, BlobName, BlobProperties, Condition, ErrorKind},
     sync::Arc,
 };
 
@@ -17,6 +17,27 @@ impl FileSystem {
         match base.filter(|base| base.properties.kind == BlobKind::Block) {
             Some(base) => self.tags_of(name, base.properties.tag_count).await,
             None => Ok(None),
+        }
+    }
+
+    /// The properties of the version that is to be rewritten or copied, with its tier: where the version was met by a GET, it
+    /// is asked for now.
+    ///
+    /// # Errors
+    /// What the service says.
+    pub(in crate::fs) async fn with_tier(
+        &self,
+        name: &BlobName,
+        properties: &BlobProperties,
+    ) -> Result<BlobProperties> {
+        let known = properties.clone();
+        if known.tier_known || known.kind != BlobKind::Block {
+            return Ok(known);
+        }
+        match self.store.head(name, &Condition::None).await {
+            Ok(found) => Ok(BlobProperties { access_tier: found.access_tier, tier_known: true, ..known }),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(known), // The commit finds out.
+            Err(error) => Err(Error::from_store(format!("cannot read the tier of {name}"), error)),
         }
     }
 

@@ -71,6 +71,7 @@ impl State {
             headers: options.headers.clone(),
             content_md5: None,
             access_tier: options.access_tier.clone(),
+            tier_known: true,
             tag_count: 0,
             leased: false,
             copy: None,

@@ -202,6 +202,7 @@ impl Entry {
             headers: self.headers,
             content_md5: self.content_md5,
             access_tier: self.access_tier.filter(|_| !self.tier_is_inferred),
+            tier_known: true,
             tag_count: self.tag_count,
             leased: self.leased,
             copy: None,

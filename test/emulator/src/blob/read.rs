@@ -35,7 +35,7 @@ pub(crate) fn get(state: &mut State, call: &Call, head: bool) -> Result<Answer, 
     blob.lease.check(call, false, Target::Blob)?;
     let length = blob.data.len();
     if head {
-        let mut answer = properties(Answer::new(StatusCode::OK), blob, call, true);
+        let mut answer = tier(properties(Answer::new(StatusCode::OK), blob, call, true), blob);
         answer.head_length = Some(length);
         return Ok(answer);
     }
@@ -139,10 +139,7 @@ fn properties(answer: Answer, blob: &Blob, call: &Call, whole: bool) -> Answer {
         .header("x-ms-server-encrypted", "true")
         .optional("x-ms-tag-count", (!blob.tags.is_empty()).then(|| blob.tags.len().to_string()));
     answer = match &blob.kind {
-        Kind::Block(_) => answer
-            .header("x-ms-access-tier", blob.tier.as_deref().unwrap_or("Hot"))
-            .optional("x-ms-access-tier-inferred", blob.tier.is_none().then_some("true"))
-            .optional("x-ms-access-tier-change-time", blob.tier_changed.map(date::http)),
+        Kind::Block(_) => answer,
         Kind::Append(count) => answer.header("x-ms-blob-committed-block-count", count.to_string()),
         Kind::Page(sequence, _) => answer.header("x-ms-blob-sequence-number", sequence.to_string()),
     };
@@ -154,6 +151,17 @@ fn properties(answer: Answer, blob: &Blob, call: &Call, whole: bool) -> Answer {
         answer = dfs::access::headers(answer.header("x-ms-resource-type", sort), &node.access);
     }
     metadata_headers(answer, blob)
+}
+
+/// What HEAD tells about the tier. The documents list these headers for Get Blob Properties only.
+fn tier(answer: Answer, blob: &Blob) -> Answer {
+    if !matches!(blob.kind, Kind::Block(_)) {
+        return answer;
+    }
+    answer
+        .header("x-ms-access-tier", blob.tier.as_deref().unwrap_or("Hot"))
+        .optional("x-ms-access-tier-inferred", blob.tier.is_none().then_some("true"))
+        .optional("x-ms-access-tier-change-time", blob.tier_changed.map(date::http))
 }
 
 /// The range of x-ms-range, or else of Range. The end is `u64::MAX` for an open one.

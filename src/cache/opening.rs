@@ -1,0 +1,66 @@
+//! The first bytes of a file that is being opened: one GET checks the version and brings them along.
+//!
+//! The pieces are claimed before the GET is sent, so a read that comes meanwhile joins it. Knows nothing of versions: the
+//! caller says to which content an answer belongs.
+
+use std::ops::Range;
+
+use crate::{
+    blob::Download,
+    sync::{Arc, Ordering},
+};
+
+use super::{
+    Shared,
+    block::{BLOCK_BYTES, Pieces},
+    content::Content,
+    fetch::{Run, claim_runs},
+};
+
+/// The right to fill the beginning of a content. Dropping it lets others fetch these bytes.
+pub struct Opening {
+    shared: Arc<Shared>,
+    content: Arc<Content>,
+    run: Run,
+}
+
+impl Opening {
+    pub(super) fn claim(shared: &Arc<Shared>, content: &Arc<Content>, bytes: u64) -> Option<Self> {
+        let end = bytes.min(content.length()).min(BLOCK_BYTES);
+        if end == 0 {
+            return None;
+        }
+        let block = shared.clean_block(content, 0)?;
+        let run = claim_runs([(0, &block, Pieces::touched_by(&(0..end)))]).into_iter().next()?;
+        let (shared, content) = (Arc::clone(shared), Arc::clone(content));
+        (run.range().start == 0).then_some(Self { shared, content, run })
+    }
+
+    /// The bytes to ask for.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.run.range()
+    }
+
+    /// Fills what was claimed from the body of `download`, which the caller has found to be of the content's version, as it
+    /// arrives. Returns at once; a body that breaks off, or answers another range, leaves the rest to the next reader.
+    pub fn receive(self, download: Download) {
+        let Self { shared, content, mut run } = self;
+        if download.range != run.range() || download.properties.length != content.length() {
+            return;
+        }
+        let counters = Arc::clone(&shared.counters);
+        counters.fetches.fetch_add(1, Ordering::Relaxed);
+        shared.runtime.spawn(async move {
+            if let Err(error) = run.fill(download, &content.source(), &counters.fetched_bytes).await {
+                tracing::debug!(%error, ?content, "the first bytes did not come; a reader will try again");
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for Opening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opening({:?} of {:?})", self.run.range(), self.content)
+    }
+}
