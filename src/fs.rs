@@ -90,6 +90,7 @@ use crate::{
     cache::{Cache, DirtyShare, Pool},
 };
 use attributes::Attributes;
+use directory::NameMemory;
 use handle::HandleTable;
 use inode::Inode;
 use name::{Hidden, Naming};
@@ -187,6 +188,8 @@ pub struct FileSystem {
     naming: Naming,
     hidden: Hidden,
     table: InodeTable,
+    /// What listings may keep.
+    names: Arc<NameMemory>,
     handles: HandleTable,
     views: Views,
     writer: stage::Writer,
@@ -218,6 +221,7 @@ impl FileSystem {
         let file_system = Arc::new(Self {
             store,
             dirty_share: resources.cache.dirty_share(),
+            names: NameMemory::new(resources.cache.budget()),
             resources,
             settings,
             naming,
@@ -264,6 +268,12 @@ impl FileSystem {
     #[must_use]
     pub fn gauges(&self) -> (usize, usize) {
         (self.table.len(), self.handles.len())
+    }
+
+    /// Bytes of memory that the names of listed directories take, for metrics.
+    #[must_use]
+    pub fn name_bytes(&self) -> u64 {
+        self.names.used_bytes()
     }
 
     /// The settings that it was opened with.

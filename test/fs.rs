@@ -27,6 +27,8 @@ mod hierarchy;
 mod layouts;
 #[path = "fs/locks.rs"]
 mod locks;
+#[path = "fs/many_names.rs"]
+mod many_names;
 #[path = "fs/model.rs"]
 mod model;
 #[path = "fs/no_space.rs"]

@@ -19,6 +19,9 @@ const GROUP: &str = "posix_group";
 const MODIFIED: &str = "modtime";
 const ACCESSED: &str = "posix_atime";
 const CHANGED: &str = "posix_ctime";
+/// The names above: what most blobs that were written here have, and listings keep in a byte.
+pub const METADATA_NAMES: [&str; 10] =
+    [DIRECTORY_MARK, SYMLINK_MARK, FIFO_MARK, SOCKET_MARK, PERMISSIONS, OWNER, GROUP, MODIFIED, ACCESSED, CHANGED];
 /// Names beside those above that other tools use for what is no extended attribute: AzCopy's other POSIX properties
 /// (common/unixStatAdapter.go), and `owner` and `group`, which blobfuse2 and hierarchical accounts write.
 const FOREIGN: [&str; 5] = ["owner", "group", "is_block_dev", "is_character_dev", "is_directory"];

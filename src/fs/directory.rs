@@ -7,7 +7,13 @@
 //! 2. A blob `d` may stand beside blobs `d/...`: the directory takes the name, the blob is shadowed.
 //! 3. Names that were made or removed here while a page was under way must not be undone by it: `touched` remembers
 //!    when, and a page that was asked for earlier loses.
-//! 4. A reader may seek: a slot's position is its offset, slots are only appended, and a removed one stays as a gap.
+//! 4. A reader may seek, and a directory may have more names than there is memory for: see [`Listing`].
+//!
+//! [`Listing`] is one pass over the names, `packed` how it keeps one, [`NameMemory`] how many it may keep.
+
+mod listing;
+mod memory;
+mod packed;
 
 use std::{
     collections::HashMap,
@@ -15,10 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::Mutex;
+pub use listing::{Cursor, Listing, Names, Slot};
+pub use memory::NameMemory;
 
-use super::{attributes::Kind, inode::InodeNumber};
-use crate::blob::{BlobProperties, Committed};
+use crate::{blob::Committed, sync::Mutex};
 
 /// Names known to be absent are dropped all at once past this many: a bound on memory (about 100 bytes each), not on
 /// correctness.
@@ -27,157 +33,6 @@ const ABSENT_NAMES_MAX: usize = 10_000;
 /// store gives a listing 60 s (DESIGN 10.14).
 const TOUCHED_FOR: Duration = Duration::from_secs(120);
 const TOUCHED_NAMES_MIN: usize = 4096;
-
-/// One name of a listing.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// As the kernel is shown it.
-    pub name: Arc<str>,
-    /// The inode number set aside for it.
-    pub number: InodeNumber,
-    /// What it is.
-    pub kind: Kind,
-    /// What the service said of the blob; `None` for a bare prefix and for what only we have.
-    pub properties: Option<Arc<BlobProperties>>,
-    /// When the service was asked, or when it was changed here.
-    pub seen: Instant,
-    /// Removed here.
-    pub gone: bool,
-}
-
-/// Where the next page starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cursor {
-    /// At the beginning, or at the service's marker.
-    At(Option<String>),
-    /// There is no next page: every name is known.
-    Done,
-}
-
-#[derive(Debug)]
-struct Slots {
-    slots: Vec<Slot>,
-    index: HashMap<Arc<str>, usize>,
-    /// Slots of directories that are not gone.
-    directories: usize,
-    cursor: Cursor,
-}
-
-impl Slots {
-    /// The slot at `position` becomes another (or the same, gone).
-    fn replace(&mut self, position: usize, slot: Slot) {
-        let counts = |slot: &Slot| usize::from(slot.kind == Kind::Directory && !slot.gone);
-        self.directories = self.directories + counts(&slot) - counts(&self.slots[position]);
-        self.slots[position] = slot;
-    }
-
-    fn append(&mut self, slot: Slot) {
-        self.directories += usize::from(slot.kind == Kind::Directory && !slot.gone);
-        self.index.insert(Arc::clone(&slot.name), self.slots.len());
-        self.slots.push(slot);
-    }
-}
-
-/// One pass over the names of a directory.
-#[derive(Debug)]
-pub struct Listing {
-    started: Instant,
-    slots: Mutex<Slots>,
-    /// Held by the one who fetches the next page.
-    pub loading: crate::sync::tokio::sync::Mutex<()>,
-}
-
-impl Listing {
-    /// A pass that begins now.
-    #[must_use]
-    pub fn begin() -> Arc<Self> {
-        let slots = Slots { slots: Vec::new(), index: HashMap::new(), directories: 0, cursor: Cursor::At(None) };
-        Arc::new(Self {
-            started: Instant::now(),
-            slots: Mutex::new(slots),
-            loading: crate::sync::tokio::sync::Mutex::new(()),
-        })
-    }
-
-    /// A pass over a directory that is known to be empty: we have just made it.
-    #[must_use]
-    pub fn of_new_directory() -> Arc<Self> {
-        let listing = Self::begin();
-        listing.slots.lock().cursor = Cursor::Done;
-        listing
-    }
-
-    /// Where the next page starts.
-    #[must_use]
-    pub fn cursor(&self) -> Cursor {
-        self.slots.lock().cursor.clone()
-    }
-
-    /// Ends a page.
-    pub fn advance(&self, cursor: Cursor) {
-        self.slots.lock().cursor = cursor;
-    }
-
-    /// The slot of `name`, if it has one that is not gone.
-    #[must_use]
-    pub fn slot(&self, name: &str) -> Option<Slot> {
-        let slots = self.slots.lock();
-        slots.index.get(name).map(|&position| &slots.slots[position]).filter(|slot| !slot.gone).cloned()
-    }
-
-    /// Up to `count` slots from position `from`, gaps left out, each with its position; and whether the pass knows more
-    /// or may fetch more behind them.
-    #[must_use]
-    pub fn slots_from(&self, from: usize, count: usize) -> (Vec<(usize, Slot)>, bool) {
-        let slots = self.slots.lock();
-        let mut found = Vec::new();
-        let mut position = from;
-        while position < slots.slots.len() && found.len() < count {
-            if !slots.slots[position].gone {
-                found.push((position, slots.slots[position].clone()));
-            }
-            position += 1;
-        }
-        (found, position < slots.slots.len() || slots.cursor != Cursor::Done)
-    }
-
-    /// How many directories it holds; `None` while there are more pages.
-    #[must_use]
-    fn directories(&self) -> Option<usize> {
-        let slots = self.slots.lock();
-        (slots.cursor == Cursor::Done).then_some(slots.directories)
-    }
-
-    /// How many positions there are, gaps counted.
-    #[must_use]
-    pub fn positions(&self) -> usize {
-        self.slots.lock().slots.len()
-    }
-
-    /// Puts a name in, or renews what is known of it.
-    pub fn put(&self, slot: Slot) {
-        let mut slots = self.slots.lock();
-        match slots.index.get(&slot.name).copied() {
-            Some(position) => slots.replace(position, slot),
-            None => slots.append(slot),
-        }
-    }
-
-    /// Whether what the listing says of `name` (if anything) is older than `seen`.
-    fn is_older(&self, name: &str, seen: Instant) -> bool {
-        let slots = self.slots.lock();
-        slots.index.get(name).is_none_or(|&position| slots.slots[position].seen < seen)
-    }
-
-    /// Takes a name out; its position stays as a gap.
-    pub fn remove(&self, name: &str) {
-        let mut slots = self.slots.lock();
-        if let Some(&position) = slots.index.get(name) {
-            let gone = Slot { gone: true, properties: None, ..slots.slots[position].clone() };
-            slots.replace(position, gone);
-        }
-    }
-}
 
 /// What is known of a name without asking.
 #[derive(Clone, Debug)]
@@ -211,33 +66,33 @@ pub struct Directory {
 
 impl Directory {
     /// Says that this mount has just made the directory, so that it is known to be empty.
-    pub fn set_own(&self) {
+    pub fn set_own(&self, memory: &Arc<NameMemory>) {
         let mut known = self.known.lock();
         known.own = true;
-        known.listing = Some(Listing::of_new_directory());
+        known.listing = Some(Listing::of_new_directory(memory));
     }
 
     /// Whether this mount made it and its names are still all known, so that O_EXCL may be judged at commit.
     #[must_use]
     pub fn is_own(&self, fresh_for: Duration) -> bool {
         let known = self.known.lock();
-        known.own && known.listing.as_ref().is_some_and(|listing| is_fresh(listing.started, fresh_for))
+        known.own && known.listing.as_ref().is_some_and(|listing| listing.is_current(fresh_for))
     }
 
     /// How many directories are in it, where all its names are known.
     #[must_use]
     pub fn subdirectories(&self, fresh_for: Duration) -> Option<usize> {
         let known = self.known.lock();
-        known.listing.as_ref().filter(|listing| is_fresh(listing.started, fresh_for))?.directories()
+        known.listing.as_ref().filter(|listing| listing.is_current(fresh_for))?.directories()
     }
 
     /// The listing to read now: the current one while it is fresh, else a new one, which becomes current.
-    pub fn listing(&self, fresh_for: Duration) -> Arc<Listing> {
+    pub fn listing(&self, fresh_for: Duration, memory: &Arc<NameMemory>) -> Arc<Listing> {
         let mut known = self.known.lock();
         match &known.listing {
-            Some(listing) if is_fresh(listing.started, fresh_for) => Arc::clone(listing),
+            Some(listing) if listing.is_current(fresh_for) => Arc::clone(listing),
             _ => {
-                let listing = Listing::begin();
+                let listing = Listing::begin(memory);
                 known.listing = Some(Arc::clone(&listing));
                 known.probes = 0;
                 listing
@@ -264,17 +119,8 @@ impl Directory {
     /// The directory was renamed with all below it: its names stay, and their blobs have the versions that `renewed` says,
     /// by the name as it is shown.
     pub fn renew(&self, renewed: impl Fn(&str) -> Option<Committed>) {
-        let known = self.known.lock();
-        let Some(listing) = &known.listing else { return };
-        let now = Instant::now();
-        for slot in &mut listing.slots.lock().slots {
-            let committed = renewed(&slot.name);
-            let properties = slot.properties.take().zip(committed);
-            slot.properties = properties.map(|(properties, committed)| {
-                let (etag, last_modified) = (committed.etag, committed.last_modified);
-                Arc::new(BlobProperties { etag, last_modified, ..BlobProperties::clone(&properties) })
-            });
-            slot.seen = now;
+        if let Some(listing) = &self.known.lock().listing {
+            listing.renew(renewed);
         }
     }
 
@@ -282,10 +128,10 @@ impl Directory {
     #[must_use]
     pub fn answer(&self, name: &str, fresh_for: Duration) -> Answer {
         let known = self.known.lock();
-        if let Some(listing) = known.listing.as_ref().filter(|listing| is_fresh(listing.started, fresh_for)) {
+        if let Some(listing) = known.listing.as_ref().filter(|listing| is_fresh(listing.started(), fresh_for)) {
             match listing.slot(name) {
                 Some(slot) => return Answer::Present(slot),
-                None if listing.cursor() == Cursor::Done => return Answer::Absent(listing.started),
+                None if listing.is_complete() => return Answer::Absent(listing.started()),
                 None => {}
             }
         }
@@ -325,7 +171,7 @@ impl Directory {
         }
         known.absent.remove(&*slot.name);
         if let Some(listing) = known.listing.as_ref().filter(|listing| listing.is_older(&slot.name, slot.seen)) {
-            listing.put(slot);
+            listing.put(&slot);
         }
     }
 
@@ -334,7 +180,7 @@ impl Directory {
         let mut known = self.known.lock();
         known.touch(&slot.name);
         if let Some(listing) = &known.listing {
-            listing.put(slot);
+            listing.put(&slot);
         }
     }
 

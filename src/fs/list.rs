@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Kind, ROOT, Result,
-    directory::{Cursor, Listing, Slot},
+    directory::{Cursor, Listing, Names, Slot},
     handle::DirectoryHandle,
     inode::Inode,
-    lookup::Found,
+    lookup::{Found, Held},
     name::{HiddenReason, RESERVED},
 };
 use crate::blob::{BlobProperties, ListEntry, ListPage, ListRequest};
@@ -58,42 +58,78 @@ impl FileSystem {
         count: usize,
     ) -> Result<Vec<DirectoryEntry>> {
         let handle = self.handles.directory(handle)?;
-        let listing = self.listing_at(&handle, offset);
+        let mut listing = self.listing_at(&handle, offset);
         let mut entries = self.dots(&handle.inode, offset);
         let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
         loop {
-            let (slots, more) = listing.slots_from(from, count.saturating_sub(entries.len()).max(1));
-            if slots.is_empty() && more {
-                self.load_page(&handle.inode, &listing, listing.positions()).await?;
-                continue;
+            match listing.names_from(from, count.saturating_sub(entries.len()).max(1)) {
+                Names::ReadAgain(again) => listing = Arc::clone(handle.listing.lock().insert(again)),
+                Names::Here(names, true) if names.is_empty() => {
+                    self.load_page(&handle.inode, &listing, listing.positions()).await?;
+                }
+                Names::Here(names, _) => {
+                    if names.last().is_some_and(|last| listing.is_last_page(last.position)) {
+                        self.load_page_ahead(&handle.inode, &listing);
+                    }
+                    entries.extend(names.into_iter().map(|listed| DirectoryEntry {
+                        name: listed.name,
+                        number: listed.number,
+                        kind: listed.kind,
+                        next_offset: listed.position as u64 + DOTS + 1,
+                    }));
+                    return Ok(entries);
+                }
             }
-            entries.extend(slots.into_iter().map(|(position, slot)| DirectoryEntry {
-                name: slot.name,
-                number: slot.number,
-                kind: slot.kind,
-                next_offset: position as u64 + DOTS + 1,
-            }));
-            return Ok(entries);
         }
+    }
+
+    /// Fetches the next page while the reader is in this one. What goes wrong is for the reader to find out.
+    fn load_page_ahead(self: &Arc<Self>, directory: &Arc<Inode>, listing: &Arc<Listing>) {
+        // Somebody is at it already.
+        let Ok(turn) = listing.loading.try_lock() else { return };
+        drop(turn);
+        let (file_system, directory, listing) = (Arc::clone(self), Arc::clone(directory), Arc::clone(listing));
+        self.resources.runtime.spawn(async move {
+            let seen = listing.positions();
+            if let Err(error) = file_system.load_page(&directory, &listing, seen).await {
+                tracing::debug!(%error, "the next page of a directory could not be fetched ahead");
+            }
+        });
     }
 
     /// Counts a lookup of an entry that [`Self::read_directory`] returned, without a request. `None` when the name has
     /// gone since, or its attributes are not known: the kernel then looks it up when it needs to.
     pub fn enter_listed(self: &Arc<Self>, caller: &Caller, handle: HandleId, entry: &DirectoryEntry) -> Option<Entry> {
         let handle = self.handles.directory(handle).ok()?;
-        let held = self.known(&handle.inode, &entry.name).ok()??;
-        held.map(|held| self.enter(&caller.view, &held.inode))
+        let held = match self.known(&handle.inode, &entry.name).ok()? {
+            Some(known) => known?,
+            // Given up since, by the directory but not by this reader.
+            None => self.settle_listed(&handle, &entry.name)?,
+        };
+        Some(self.enter(&caller.view, &held.inode))
+    }
+
+    /// The inode of a name by what the reader's own pass says.
+    fn settle_listed(self: &Arc<Self>, handle: &DirectoryHandle, name: &str) -> Option<Held> {
+        let slot = handle.listing.lock().as_ref()?.slot(name)?;
+        let is_fresh = slot.seen.elapsed() < self.fresh_for();
+        let known = handle.inode.directory.as_ref()?;
+        if !is_fresh || slot.properties.is_none() || known.is_touched_since(name, slot.seen) {
+            return None;
+        }
+        let found = Found { kind: slot.kind, properties: slot.properties, seen: slot.seen, number: Some(slot.number) };
+        self.settle(&handle.inode, name, &found).ok()
     }
 
     fn listing_at(&self, handle: &DirectoryHandle, offset: u64) -> Arc<Listing> {
         let mut current = handle.listing.lock();
         let fresh = || match &handle.inode.directory {
             Some(directory) => {
-                let listing = directory.listing(self.fresh_for());
+                let listing = directory.listing(self.fresh_for(), &self.names);
                 self.add_uncommitted(&handle.inode, &listing);
                 listing
             }
-            None => Listing::of_new_directory(),
+            None => Listing::of_new_directory(&self.names),
         };
         match &*current {
             Some(listing) if offset > 0 => Arc::clone(listing),
@@ -121,14 +157,13 @@ impl FileSystem {
                 let state = child.state.lock();
                 state.base.is_none() && state.is_dirty()
             };
-            if ours_alone && listing.slot(&name).is_none() {
-                listing.put(Slot {
+            if ours_alone && listing.kind(&name).is_none() {
+                listing.put(&Slot {
                     name,
                     number: child.number,
                     kind: child.kind,
                     properties: None,
                     seen: Instant::now(),
-                    gone: false,
                 });
             }
         }
@@ -152,7 +187,7 @@ impl FileSystem {
     /// Makes sure that the first page of a directory's current listing is there.
     pub(super) async fn load_first_page(self: &Arc<Self>, directory: &Arc<Inode>) -> Result<()> {
         let Some(known) = &directory.directory else { return Ok(()) };
-        let listing = known.listing(self.fresh_for());
+        let listing = known.listing(self.fresh_for(), &self.names);
         self.add_uncommitted(directory, &listing);
         if listing.cursor() == Cursor::At(None) { self.load_page(directory, &listing, 0).await } else { Ok(()) }
     }
@@ -171,8 +206,10 @@ impl FileSystem {
         let asked = Instant::now();
         let page = self.store.list(&request).await;
         let page = page.map_err(|error| Error::from_store(format!("cannot list {prefix:?}"), error))?;
+        listing.begin_page(request.marker);
         self.merge_page(directory, listing, &prefix, &page, asked);
         listing.advance(page.next_marker.map_or(Cursor::Done, |marker| Cursor::At(Some(marker))));
+        self.names.settle();
         Ok(())
     }
 
@@ -210,8 +247,7 @@ impl FileSystem {
             Ok(shown) => shown,
             Err(reason) => return self.hide(blob, reason),
         };
-        let taken_by_directory =
-            kind != Kind::Directory && listing.slot(&shown).is_some_and(|slot| slot.kind == Kind::Directory);
+        let taken_by_directory = kind != Kind::Directory && listing.kind(&shown) == Some(Kind::Directory);
         let shown = match self.naming.show_shadowed(component) {
             _ if !taken_by_directory => shown,
             Ok(shadowed) => shadowed,
@@ -261,12 +297,12 @@ impl FileSystem {
         if let Some(child) = there.as_ref().filter(|child| child.state.lock().is_local()) {
             let (number, kind) = (child.number, child.kind);
             let (name, seen) = (Arc::from(shown), Instant::now());
-            return listing.put(Slot { name, number, kind, properties: None, seen, gone: false });
+            return listing.put(&Slot { name, number, kind, properties: None, seen });
         }
         let number =
             there.filter(|child| child.kind == kind).map_or_else(|| self.table.next_number(), |child| child.number);
         let properties = properties.map(|properties| Arc::new(properties.clone()));
-        listing.put(Slot { name: Arc::from(shown), number, kind, properties, seen: asked, gone: false });
+        listing.put(&Slot { name: Arc::from(shown), number, kind, properties, seen: asked });
     }
 
     /// The marker of a directory, as [`Found`] for the table.

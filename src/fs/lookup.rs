@@ -248,7 +248,6 @@ impl FileSystem {
                 kind: found.kind,
                 properties: found.properties.clone(),
                 seen: found.seen,
-                gone: false,
             });
         }
         Ok(held)
@@ -460,7 +459,7 @@ impl FileSystem {
             state.base.as_deref().filter(|_| !state.is_dirty()).map(|base| Arc::new(base.properties.clone()))
         };
         let seen = Instant::now();
-        directory.put_local(Slot { name, number: inode.number, kind: inode.kind, properties, seen, gone: false });
+        directory.put_local(Slot { name, number: inode.number, kind: inode.kind, properties, seen });
     }
 }
 
