@@ -260,7 +260,7 @@ impl FileSystem {
         if let (Some(known), Some((_, name))) = (&directory.directory, self.table.place(inode.number)) {
             self.views.invalidate(Some(&caller.view), &Invalidation::Entry(directory.number, Arc::clone(&name)));
             let (number, kind, seen) = (inode.number, inode.kind, Instant::now());
-            known.put_local(Slot { name, number, kind, properties: None, seen });
+            known.put_local(&Slot { name, number, kind, properties: None, seen });
         }
         self.publish(inode);
         directory.state.lock().touch();

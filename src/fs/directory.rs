@@ -164,23 +164,23 @@ impl Directory {
     }
 
     /// Remembers what the service said of a single name, where the listing says something older.
-    pub fn note_present(&self, slot: Slot) {
+    pub fn note_present(&self, slot: &Slot) {
         let mut known = self.known.lock();
         if known.touched.get(&*slot.name).is_some_and(|touched| *touched >= slot.seen) {
             return;
         }
         known.absent.remove(&*slot.name);
         if let Some(listing) = known.listing.as_ref().filter(|listing| listing.is_older(&slot.name, slot.seen)) {
-            listing.put(&slot);
+            listing.put(slot);
         }
     }
 
     /// Puts a name in that was made or changed here.
-    pub fn put_local(&self, slot: Slot) {
+    pub fn put_local(&self, slot: &Slot) {
         let mut known = self.known.lock();
         known.touch(&slot.name);
         if let Some(listing) = &known.listing {
-            listing.put(&slot);
+            listing.put(slot);
         }
     }
 

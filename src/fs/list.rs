@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Kind, ROOT, Result,
+    Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result,
     directory::{Cursor, Listing, Names, Slot},
     handle::DirectoryHandle,
     inode::Inode,
@@ -14,6 +14,14 @@ use crate::blob::{BlobProperties, ListEntry, ListPage, ListRequest};
 
 /// Offsets 0 and 1 lead to `.` and `..`; slots follow.
 const DOTS: u64 = 2;
+
+/// Inodes that kernels hold without using them may take one part in this many of the budget.
+const INODES_PART: u64 = 16;
+/// What one takes: 752 bytes (size_of) and 376 for the version it stands for, and about as much again for its texts, its
+/// row in the table, and the content that finds its cached bytes.
+const INODE_BYTES: u64 = 2 << 10;
+/// However small the budget is: what a program works on at a time.
+const INODES_MIN: usize = 1024;
 
 /// One entry of a directory, as readdir(3) has it.
 #[derive(Clone, Debug)]
@@ -106,7 +114,18 @@ impl FileSystem {
             // Given up since, by the directory but not by this reader.
             None => self.settle_listed(&handle, &entry.name)?,
         };
-        Some(self.enter(&caller.view, &held.inode))
+        let entry = self.enter(&caller.view, &held.inode);
+        drop(held);
+        self.give_back_cold_names();
+        Some(entry)
+    }
+
+    /// Has kernels forget names that nobody uses, once there are more than the memory has room for (DESIGN 10.15).
+    pub(super) fn give_back_cold_names(&self) {
+        let most = self.cache().budget().pool_bytes() / INODES_PART / INODE_BYTES;
+        for (parent, name) in self.table.cold_names(usize::try_from(most).unwrap_or(usize::MAX).max(INODES_MIN)) {
+            self.views.invalidate(None, &Invalidation::Entry(parent, name));
+        }
     }
 
     /// The inode of a name by what the reader's own pass says.

@@ -78,6 +78,8 @@ impl FileSystem {
     /// ENOENT, ENOTDIR, ENAMETOOLONG; ESTALE when `parent` is gone; what the service says when it must be asked.
     pub async fn lookup(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<Entry> {
         let held = self.resolve(parent, name).await?;
+        self.table.note_asked(held.inode.number);
+        self.give_back_cold_names();
         Ok(self.enter(&caller.view, &held.inode))
     }
 
@@ -242,7 +244,7 @@ impl FileSystem {
         if let (Some(directory), Some(_)) = (&parent.directory, &found.properties)
             && found.kind == held.inode.kind
         {
-            directory.note_present(Slot {
+            directory.note_present(&Slot {
                 name: Arc::from(name),
                 number: held.inode.number,
                 kind: found.kind,
@@ -459,7 +461,7 @@ impl FileSystem {
             state.base.as_deref().filter(|_| !state.is_dirty()).map(|base| Arc::new(base.properties.clone()))
         };
         let seen = Instant::now();
-        directory.put_local(Slot { name, number: inode.number, kind: inode.kind, properties, seen });
+        directory.put_local(&Slot { name, number: inode.number, kind: inode.kind, properties, seen });
     }
 }
 

@@ -262,7 +262,7 @@ impl FileSystem {
         if let Some(directory) = self.table.get(new_parent) {
             if let Some(known) = &directory.directory {
                 let (number, kind, seen) = (source.number, source.kind, std::time::Instant::now());
-                known.put_local(Slot { name: Arc::from(shown), number, kind, properties: None, seen });
+                known.put_local(&Slot { name: Arc::from(shown), number, kind, properties: None, seen });
             }
             directory.state.lock().touch();
         }

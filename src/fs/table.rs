@@ -5,7 +5,7 @@
 //! open handles, by pins of unfinished work, or by the rows of its children.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +16,13 @@ use crate::sync::Mutex;
 
 use super::inode::{Inode, InodeNumber, ROOT};
 
+/// Numbers of rows that are gone which may stand in turn, however few rows there are.
+const QUEUE_SLACK: usize = 1024;
+/// How many inodes are looked at for each that comes too many: more than one, so that the table shrinks again.
+const COLD_LOOKS: usize = 3;
+/// Files that were asked for by themselves go only past so many times the share: the kernel gives up their pages with them.
+const ASKED_PART: usize = 4;
+
 #[derive(Debug)]
 struct Row {
     inode: Arc<Inode>,
@@ -24,12 +31,17 @@ struct Row {
     /// Whether (`parent`, `name`) leads here; not any more after an unlink or a replacement.
     linked: bool,
     references: u64,
+    /// Whether anybody asked for it by itself since it was last looked at for being cold, and how it came into the table
+    /// if not: in a listing.
+    asked: bool,
 }
 
 #[derive(Debug, Default)]
 struct Rows {
     rows: HashMap<InodeNumber, Row>,
     children: HashMap<InodeNumber, HashMap<Arc<str>, InodeNumber>>,
+    /// All numbers, the one looked at for being cold longest ago first; some of rows that are gone.
+    queue: VecDeque<InodeNumber>,
 }
 
 /// The table. Its lock is a leaf for everything but itself: no inode's state is locked and nothing awaits while it is held.
@@ -43,8 +55,8 @@ impl InodeTable {
     /// A table with the root alone.
     #[must_use]
     pub fn new(root: Arc<Inode>) -> Self {
-        let row = Row { inode: root, parent: ROOT, name: Arc::from(""), linked: true, references: 1 };
-        let rows = Rows { rows: HashMap::from([(ROOT, row)]), children: HashMap::new() };
+        let row = Row { inode: root, parent: ROOT, name: Arc::from(""), linked: true, references: 1, asked: true };
+        let rows = Rows { rows: HashMap::from([(ROOT, row)]), children: HashMap::new(), queue: VecDeque::new() };
         Self { rows: Mutex::new(rows), next: AtomicU64::new(ROOT.0 + 1) }
     }
 
@@ -53,10 +65,36 @@ impl InodeTable {
         InodeNumber(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The inode of `number`.
+    /// The inode of `number`, which somebody asks for.
     #[must_use]
     pub fn get(&self, number: InodeNumber) -> Option<Arc<Inode>> {
-        self.rows.lock().rows.get(&number).map(|row| Arc::clone(&row.inode))
+        let mut rows = self.rows.lock();
+        let row = rows.rows.get_mut(&number)?;
+        row.asked = true;
+        Some(Arc::clone(&row.inode))
+    }
+
+    /// Somebody asked for `number` by its name.
+    pub fn note_asked(&self, number: InodeNumber) {
+        if let Some(row) = self.rows.lock().rows.get_mut(&number) {
+            row.asked = true;
+        }
+    }
+
+    /// Names that kernels should forget, since the table holds more than `most` inodes: a few of those that nobody asked for
+    /// since they were listed, and past [`ASKED_PART`] times as many, of files that nobody asked for lately. Never
+    /// directories that were asked for: to forget one takes away what is mounted on it (d_invalidate of fs/dcache.c).
+    #[must_use]
+    pub fn cold_names(&self, most: usize) -> Vec<(InodeNumber, Arc<str>)> {
+        let mut rows = self.rows.lock();
+        if rows.rows.len() <= most {
+            return Vec::new();
+        }
+        let mut cold = Vec::new();
+        for _ in 0..COLD_LOOKS {
+            cold.extend(rows.next_cold(most));
+        }
+        cold
     }
 
     /// The inode that (`parent`, `name`) leads to.
@@ -90,8 +128,9 @@ impl InodeTable {
         rows.rows.get_mut(&parent)?.references += 1;
         let name: Arc<str> = Arc::from(name);
         rows.children.entry(parent).or_default().insert(Arc::clone(&name), inode.number);
-        let row = Row { inode: Arc::clone(&inode), parent, name, linked: true, references: 1 };
+        let row = Row { inode: Arc::clone(&inode), parent, name, linked: true, references: 1, asked: false };
         rows.rows.insert(inode.number, row);
+        rows.enqueue(inode.number);
         Some(inode)
     }
 
@@ -195,6 +234,30 @@ impl InodeTable {
 }
 
 impl Rows {
+    /// Puts a new row in turn; when most numbers in turn are of rows that are gone, those leave.
+    fn enqueue(&mut self, number: InodeNumber) {
+        self.queue.push_back(number);
+        if self.queue.len() > 2 * self.rows.len() + QUEUE_SLACK {
+            self.queue.retain(|number| self.rows.contains_key(number));
+        }
+    }
+
+    /// Looks at the next inode in turn: its place, if kernels should forget it.
+    fn next_cold(&mut self, most: usize) -> Option<(InodeNumber, Arc<str>)> {
+        let len = self.rows.len();
+        let number = self.queue.pop_front()?;
+        let row = self.rows.get_mut(&number)?;
+        self.queue.push_back(number);
+        // One reference is a kernel's lookup, which is there to be given back; more are handles, children or work.
+        let idle = row.linked && row.references == 1;
+        if row.asked {
+            // A second chance, for files.
+            row.asked = row.inode.directory.is_some() || len <= ASKED_PART * most;
+            return None;
+        }
+        idle.then(|| (row.parent, Arc::clone(&row.name)))
+    }
+
     fn forget_child(&mut self, parent: InodeNumber, name: &str) {
         if let Some(children) = self.children.get_mut(&parent) {
             children.remove(name);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use azblob_csi::{
     cache::MEMORY_BYTES_MIN,
-    fs::{DirectoryEntry, HandleId, InodeNumber, Settings},
+    fs::{DirectoryEntry, HandleId, InodeNumber, Invalidation, Settings},
 };
 use blob_emulator::Operation;
 
@@ -138,4 +138,46 @@ async fn the_next_page_is_fetched_while_this_one_is_read() {
     // Not further: the reader may stop here.
     assert_eq!(read_on(&volume, handle, 0, PAGE / 2).await.len(), (PAGE / 2).next_multiple_of(STEP) - 2);
     assert_eq!(service.count(Operation::ListBlobs), before + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kernels_are_asked_to_forget_names_that_nobody_uses() {
+    const COUNT: usize = 4 * PAGE;
+    let service = Service::start();
+    fill(&service, "large", COUNT);
+    service.put("used", b"content");
+    let volume = smallest(&service).await;
+    let used = volume.lookup("used").await.unwrap().attr.number;
+    // A kernel that forgets what it is told to, once it is told.
+    let kernel = {
+        let (volume, queue) = (std::sync::Arc::clone(&volume), volume.caller.view.invalidations());
+        tokio::spawn(async move {
+            loop {
+                for told in queue.take().await {
+                    let Invalidation::Entry(parent, name) = told else { panic!("{told:?}") };
+                    let number = volume.lookup_in(parent, &name).await.unwrap().attr.number;
+                    volume.fs.forget(&volume.caller.view, number, 2);
+                }
+            }
+        })
+    };
+    let (_, handle) = directory(&volume, "large").await;
+    let (mut offset, mut most) = (0, 0);
+    loop {
+        let entries = volume.fs.read_directory(handle, offset, STEP).await.unwrap();
+        let Some(last) = entries.last() else { break };
+        offset = last.next_offset;
+        for entry in entries.iter().filter(|entry| !entry.name.starts_with('.')) {
+            volume.fs.enter_listed(&volume.caller, handle, entry).unwrap();
+        }
+        volume.fs.getattr(&volume.caller, used).await.unwrap();
+        tokio::task::yield_now().await;
+        most = most.max(volume.fs.gauges().0);
+    }
+    while volume.fs.gauges().0 > 3000 {
+        tokio::task::yield_now().await;
+    }
+    kernel.abort();
+    assert!(most > 1024, "all were kept: the test is too small");
+    assert!(volume.fs.getattr(&volume.caller, used).await.is_ok(), "what is used was forgotten");
 }

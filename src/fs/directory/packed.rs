@@ -27,6 +27,7 @@ const HAS_COPY: u8 = 8;
 const IS_LEASED: u8 = 16;
 const HAS_NUMBERED_ETAG: u8 = 32;
 const HAS_OWN_HEADERS: u8 = 64;
+const KNOWS_TIER: u8 = 128;
 
 /// Headers that several blobs of a listing have.
 #[derive(Debug, Default)]
@@ -111,7 +112,8 @@ fn put_properties(bytes: &mut Vec<u8>, properties: &BlobProperties, shared: &mut
             | has(properties.copy.is_some(), HAS_COPY)
             | has(properties.leased, IS_LEASED)
             | has(number.is_some(), HAS_NUMBERED_ETAG)
-            | has(place.is_none(), HAS_OWN_HEADERS),
+            | has(place.is_none(), HAS_OWN_HEADERS)
+            | has(properties.tier_known, KNOWS_TIER),
     );
     bytes.push(BLOB_KINDS.iter().position(|known| *known == properties.kind).unwrap_or_default() as u8);
     match number {
@@ -201,6 +203,7 @@ fn take_properties(reader: &mut Reader<'_>, shared: &Shared) -> BlobProperties {
         headers,
         content_md5,
         access_tier,
+        tier_known: flags & KNOWS_TIER != 0,
         tag_count,
         leased: flags & IS_LEASED != 0,
         copy,
@@ -329,7 +332,7 @@ mod tests {
         fn properties()(
             etag in etag(), length: u64, modified in 0..u64::from(u32::MAX), created: Option<u32>, kind in 0..3usize,
             metadata in metadata(), texts in proptest::collection::vec(proptest::option::of(text()), 9), md5: Option<[u8; 16]>,
-            tag_count in 0..11u32, leased: bool, mode: Option<u32>,
+            tag_count in 0..11u32, (leased, tier_known) in any::<(bool, bool)>(), mode: Option<u32>,
         ) -> BlobProperties {
             let mut texts = texts.into_iter();
             let mut next = || texts.next().flatten();
@@ -340,7 +343,7 @@ mod tests {
                     content_type: next(), content_encoding: next(), content_language: next(),
                     content_disposition: next(), cache_control: next(), tags: next().map(Arc::from),
                 },
-                content_md5: md5, access_tier: next(), tag_count, leased, copy: next().zip(next()), request_id: None, mode,
+                content_md5: md5, access_tier: next(), tier_known, tag_count, leased, copy: next().zip(next()), request_id: None, mode,
             }
         }
     }
