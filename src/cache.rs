@@ -7,7 +7,8 @@
 //! - [`content`](Content): one version of a blob's bytes. [`registry`](Registry): the one content of a version.
 //! - `fetch`: one GET filling claimed pieces. [`stream`](ReadStream): fetching ahead. `reader`: answering reads.
 //! - [`opening`](Opening): the first bytes, that come with the check of an open.
-//! - `writes`: what our own commits leave behind.
+//! - `writes`: what our own commits leave behind. [`disk`](DiskTier): what is kept on the node's disk, between memory and
+//!   the service.
 //!
 //! Lock order: stream, shard of the block cache, pool, budget; the registry and a content's source are never held
 //! together with them. Nothing awaits under any of these.
@@ -16,6 +17,7 @@ mod block;
 mod block_cache;
 mod budget;
 mod content;
+mod disk;
 mod fetch;
 mod opening;
 mod pool;
@@ -32,6 +34,7 @@ pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};
 pub use block_cache::{BlockCache, BlockCacheGauges};
 pub use budget::{Budget, BudgetGauges, Class, DirtyShare, MEMORY_BYTES_MIN, Reclaim, Reservation};
 pub use content::{Content, ContentId, Source};
+pub use disk::{DiskGauges, DiskOptions, DiskTier};
 pub use opening::Opening;
 pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Filled, Pool};
 pub use registry::Registry;
@@ -97,6 +100,7 @@ struct Shared {
     pool: Pool,
     blocks: Arc<BlockCache>,
     contents: Arc<Registry>,
+    disk: Option<DiskTier>,
     runtime: Handle,
     read_ahead_bytes: u64,
     volumes: Volumes,
@@ -142,21 +146,31 @@ pub struct CacheGauges {
     pub prefetches: u64,
     /// Bytes brought by `prefetches`.
     pub prefetched_bytes: u64,
+    /// The disk tier, where there is one.
+    pub disk: Option<DiskGauges>,
 }
 
 impl Cache {
-    /// A cache whose fetches run on `runtime`.
+    /// A cache whose fetches run on `runtime`, without a disk tier.
     #[must_use]
     pub fn new(options: CacheOptions, runtime: Handle) -> Self {
+        Self::with_disk(options, None, runtime)
+    }
+
+    /// A cache whose fetches run on `runtime`, with a disk tier where one is described. With one it waits for the disk.
+    #[must_use]
+    pub fn with_disk(options: CacheOptions, disk: Option<DiskOptions>, runtime: Handle) -> Self {
         let budget = Budget::new(options.memory_bytes);
         let blocks = Arc::new(BlockCache::new());
         let reclaimer: Weak<BlockCache> = Arc::downgrade(&blocks);
         budget.set_reclaimer(reclaimer);
+        let disk = disk.map(|disk| DiskTier::start(disk, options.memory_bytes, runtime.clone()));
         Self {
             shared: Arc::new(Shared {
                 pool: Pool::new(budget),
                 blocks,
-                contents: Arc::default(),
+                contents: Arc::new(Registry::new(disk.clone())),
+                disk,
                 runtime,
                 read_ahead_bytes: options.read_ahead_bytes,
                 volumes: options.volumes,
@@ -254,8 +268,11 @@ impl Cache {
         self.shared.derive(old, etag, length, unchanged)
     }
 
-    /// Drops the cached blocks of a content. Readers that hold some keep them.
+    /// Drops what is cached of a content. Readers that hold blocks keep them.
     pub fn forget(&self, content: &Content) {
+        if let (Some(disk), Some(key)) = (&self.shared.disk, content.key()) {
+            disk.forget(&key);
+        }
         for index in self.shared.blocks.indices(content) {
             drop(self.shared.blocks.remove(content.id(), index));
         }
@@ -267,6 +284,12 @@ impl Cache {
         let blocks = &self.shared.blocks;
         let bytes = |index: u64| blocks.peek(content.id(), index).map_or(0, |block| block.valid_bytes());
         blocks.indices(content).into_iter().map(bytes).sum()
+    }
+
+    /// The disk tier.
+    #[must_use]
+    pub fn disk(&self) -> Option<&DiskTier> {
+        self.shared.disk.as_ref()
     }
 
     /// Counters and gauges.
@@ -286,6 +309,7 @@ impl Cache {
             fetched_bytes: counters.fetched_bytes.load(Ordering::Relaxed),
             prefetches: counters.prefetches.load(Ordering::Relaxed),
             prefetched_bytes: counters.prefetched_bytes.load(Ordering::Relaxed),
+            disk: self.shared.disk.as_ref().map(DiskTier::gauges),
         }
     }
 }

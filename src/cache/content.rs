@@ -106,6 +106,12 @@ impl Content {
         }
     }
 
+    /// What others find it by at the moment, when it was opened through a registry.
+    pub(super) fn key(&self) -> Option<Key> {
+        let (_, realm) = self.registered.as_ref()?;
+        Some(Key::of(realm, &self.source()))
+    }
+
     /// The realm it is shared in, for a content derived from it.
     pub(super) fn realm(&self) -> Option<(Arc<Registry>, Arc<str>)> {
         let (registry, realm) = self.registered.as_ref()?;

@@ -14,18 +14,24 @@ use crate::{
 };
 
 use super::{
-    block::{BLOCK_BYTES, Block, Claim, Pieces},
+    block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, Pieces},
     content::{Content, Source},
+    disk::DiskTier,
 };
 
 /// How often one fetch follows a content that moves under it (each needs a rename or metadata change in between).
 const MOVES_MAX: u32 = 8;
 
 /// A contiguous range of one content that we have the right to fill.
+#[derive(Default)]
 pub(super) struct Run {
     /// Next byte to fill.
     at: u64,
     end: u64,
+    /// End of what the GET under way brings: behind it lies what is on the node's disk.
+    get_end: u64,
+    /// Blocks of the run with their first bytes, for the disk tier.
+    blocks: Vec<(u64, Arc<Block>)>,
     /// Claims with the first byte of their blocks, in order, without gaps.
     claims: VecDeque<(u64, Claim)>,
 }
@@ -42,8 +48,15 @@ pub(super) fn claim_runs<'a>(blocks: impl IntoIterator<Item = (u64, &'a Arc<Bloc
                 Some(run) if run.end == first => {
                     run.end = end;
                     run.claims.push_back((start, claim));
+                    run.blocks.push((start, Arc::clone(block)));
                 }
-                _ => runs.push(Run { at: first, end, claims: VecDeque::from([(start, claim)]) }),
+                _ => runs.push(Run {
+                    at: first,
+                    end,
+                    get_end: first,
+                    blocks: vec![(start, Arc::clone(block))],
+                    claims: VecDeque::from([(start, claim)]),
+                }),
             }
         }
     }
@@ -56,12 +69,67 @@ impl Run {
         self.at..self.end
     }
 
-    /// Fetches and publishes all of it; `fetched` counts the bytes that arrive. Follows the content when it moves.
+    /// Fetches and publishes all of it, from the node's disk as far as it is there; `fetched` counts the bytes that arrive
+    /// from the service. Follows the content when it moves.
     ///
     /// # Errors
     /// What the store says. `Precondition` (and `NotFound`) mean that the content is gone, unless the caller moves it
     /// and tries again. Pieces that were published before the error stay valid.
-    pub(super) async fn fetch(&mut self, content: &Content, fetched: &AtomicU64) -> Result<()> {
+    pub(super) async fn fetch(
+        &mut self,
+        content: &Content,
+        disk: Option<&DiskTier>,
+        fetched: &AtomicU64,
+    ) -> Result<()> {
+        let Some(disk) = disk else {
+            self.get_end = self.end;
+            return self.fetch_missing(content, fetched).await;
+        };
+        while self.at < self.end {
+            self.get_end = disk.fill(self, content).await;
+            if self.at < self.get_end {
+                let from = self.at;
+                let outcome = self.fetch_missing(content, fetched).await;
+                self.keep(disk, content, from);
+                outcome?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills all of it from an answer to a request for just its range.
+    ///
+    /// # Errors
+    /// What breaks the body off. Pieces that were published before that stay valid.
+    pub(super) async fn receive(
+        &mut self,
+        download: Download,
+        content: &Content,
+        disk: Option<&DiskTier>,
+        fetched: &AtomicU64,
+    ) -> Result<()> {
+        let from = self.at;
+        self.get_end = self.end;
+        let outcome = self.fill(download, &content.source(), fetched).await;
+        if let Some(disk) = disk {
+            self.keep(disk, content, from);
+        }
+        outcome
+    }
+
+    /// Hands what was filled since `from` to the disk tier, as far as pieces are whole.
+    fn keep(&self, disk: &DiskTier, content: &Content, from: u64) {
+        let Some(key) = content.key() else { return };
+        for (start, block) in &self.blocks {
+            let (first, end) = (from.max(*start) - start, self.at.min(start + block.length()).saturating_sub(*start));
+            let end = if end == block.length() { end } else { end / PIECE_BYTES * PIECE_BYTES };
+            if first < end && first.is_multiple_of(PIECE_BYTES) {
+                disk.keep(key.clone(), content.length(), start / BLOCK_BYTES, block, first..end);
+            }
+        }
+    }
+
+    async fn fetch_missing(&mut self, content: &Content, fetched: &AtomicU64) -> Result<()> {
         let mut moves = 0;
         loop {
             let source = content.source();
@@ -83,37 +151,39 @@ impl Run {
 
     async fn attempt(&mut self, content: &Content, source: &Source, fetched: &AtomicU64) -> Result<()> {
         let condition = Condition::Match(source.etag.clone());
-        let download = source.store.get(&source.name, self.range(), &condition).await?;
-        if download.properties.length != content.length() || download.range != self.range() {
+        let wanted = self.at..self.get_end;
+        let download = source.store.get(&source.name, wanted.clone(), &condition).await?;
+        if download.properties.length != content.length() || download.range != wanted {
             let told = format!(
                 "version {:?} has {} bytes and answered {:?}; {} bytes were expected, asked for {:?}",
                 source.etag,
                 download.properties.length,
                 download.range,
                 content.length(),
-                self.range()
+                wanted
             );
             return Err(corrupt(source, told));
         }
         self.fill(download, source, fetched).await
     }
 
-    pub(super) async fn fill(&mut self, mut download: Download, source: &Source, fetched: &AtomicU64) -> Result<()> {
+    async fn fill(&mut self, mut download: Download, source: &Source, fetched: &AtomicU64) -> Result<()> {
         while let Some(chunk) = download.body.next().await {
             let chunk = chunk?;
             fetched.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            if self.write(&chunk) < chunk.len() {
+            let room = usize::try_from(self.get_end - self.at).unwrap_or(usize::MAX);
+            if self.write(&chunk[..chunk.len().min(room)]) < chunk.len() {
                 return Err(corrupt(source, "the body is longer than the range asked for".to_owned()));
             }
         }
-        if self.at < self.end {
-            return Err(corrupt(source, format!("the body ends {} bytes early", self.end - self.at)));
+        if self.at < self.get_end {
+            return Err(corrupt(source, format!("the body ends {} bytes early", self.get_end - self.at)));
         }
         Ok(())
     }
 
     /// Writes bytes at the next place and returns how many had room.
-    fn write(&mut self, bytes: &[u8]) -> usize {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
         while written < bytes.len() {
             let Some((start, claim)) = self.claims.front_mut() else { break };

@@ -27,7 +27,9 @@ pub struct Opening {
 impl Opening {
     pub(super) fn claim(shared: &Arc<Shared>, content: &Arc<Content>, bytes: u64) -> Option<Self> {
         let end = bytes.min(content.length()).min(BLOCK_BYTES);
-        if end == 0 {
+        // What the node's disk has need not come again.
+        let on_disk = || shared.disk.as_ref().zip(content.key()).is_some_and(|(disk, key)| disk.has(&key));
+        if end == 0 || on_disk() {
             return None;
         }
         let block = shared.clean_block(content, 0)?;
@@ -49,10 +51,10 @@ impl Opening {
         if download.range != run.range() || download.properties.length != content.length() {
             return;
         }
-        let counters = Arc::clone(&shared.counters);
+        let (counters, disk) = (Arc::clone(&shared.counters), shared.disk.clone());
         counters.fetches.fetch_add(1, Ordering::Relaxed);
         shared.runtime.spawn(async move {
-            if let Err(error) = run.fill(download, &content.source(), &counters.fetched_bytes).await {
+            if let Err(error) = run.receive(download, &content, disk.as_ref(), &counters.fetched_bytes).await {
                 tracing::debug!(%error, ?content, "the first bytes did not come; a reader will try again");
             }
         });

@@ -190,10 +190,10 @@ impl Shared {
         let mut fetching = Vec::new();
         for mut run in claim_runs(wanted) {
             let (told, answer) = oneshot::channel();
-            let (content, counters) = (Arc::clone(content), Arc::clone(&self.counters));
+            let (content, counters, disk) = (Arc::clone(content), Arc::clone(&self.counters), self.disk.clone());
             counters.fetches.fetch_add(1, Ordering::Relaxed);
             self.runtime.spawn(async move {
-                let outcome = run.fetch(&content, &counters.fetched_bytes).await;
+                let outcome = run.fetch(&content, disk.as_ref(), &counters.fetched_bytes).await;
                 // The outcome first: whoever finds the pieces abandoned looks for it.
                 let _ = told.send(outcome);
                 drop(run);

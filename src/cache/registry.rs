@@ -10,15 +10,18 @@ use crate::{
     sync::{Arc, Mutex, Weak},
 };
 
-use super::content::{Content, Source};
+use super::{
+    content::{Content, Source},
+    disk::DiskTier,
+};
 
 /// What a content is found by.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     /// Container and authorization scope, interned.
-    realm: Arc<str>,
-    name: BlobName,
-    etag: ETag,
+    pub(super) realm: Arc<str>,
+    pub(super) name: BlobName,
+    pub(super) etag: ETag,
 }
 
 impl Key {
@@ -32,6 +35,8 @@ impl Key {
 pub struct Registry {
     /// Short sections; nothing is dropped inside that could take another lock.
     state: Mutex<State>,
+    /// Follows contents that move.
+    disk: Option<DiskTier>,
 }
 
 #[derive(Default)]
@@ -42,6 +47,11 @@ struct State {
 }
 
 impl Registry {
+    /// A registry whose contents may be on the node's disk as well.
+    pub(super) fn new(disk: Option<DiskTier>) -> Self {
+        Self { state: Mutex::default(), disk }
+    }
+
     /// The content of version `etag` of blob `name`, shared with everybody who opened it in the same `scope` (a text
     /// that is equal exactly where the service would answer with the same rights). `length` is the blob's, in bytes.
     #[must_use]
@@ -97,6 +107,9 @@ impl Registry {
 
     /// `content` moved from one key to another. A living content that already has the new key keeps it.
     pub(super) fn rename(&self, from: &Key, to: Key, content: &Arc<Content>) {
+        if let Some(disk) = &self.disk {
+            disk.rename(from.clone(), to.clone(), content.length());
+        }
         let mut state = self.state.lock();
         if state.contents.get(from).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), Arc::as_ptr(content))) {
             state.contents.remove(from);

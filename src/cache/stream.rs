@@ -276,9 +276,10 @@ impl Window {
         }
         for mut run in claim_runs(blocks.iter().map(|(index, block, wanted)| (*index, block, *wanted))) {
             let (end, content, counters) = (run.range().end, Arc::clone(content), Arc::clone(&shared.counters));
+            let disk = shared.disk.clone();
             counters.prefetches.fetch_add(1, Ordering::Relaxed);
             let task = shared.runtime.spawn(async move {
-                if let Err(error) = run.fetch(&content, &counters.prefetched_bytes).await {
+                if let Err(error) = run.fetch(&content, disk.as_ref(), &counters.prefetched_bytes).await {
                     tracing::debug!(%error, ?content, "fetching ahead failed; a reader will try again");
                 }
             });

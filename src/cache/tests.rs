@@ -1,5 +1,6 @@
 //! The cache as a whole, against a store in memory whose answers the tests hold back, cut and refuse.
 
+mod disk;
 mod fake;
 
 use md5::{Digest, Md5};

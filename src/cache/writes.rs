@@ -9,6 +9,7 @@ use super::{
     block::{BLOCK_BYTES, Block, PIECE_BYTES, Pieces},
     budget::Class,
     content::{Content, Source},
+    disk::Rename,
     stream::block_length,
 };
 
@@ -47,6 +48,9 @@ impl Shared {
         if new.id() != old.id() {
             for index in self.blocks.indices(old) {
                 self.carry_over(old, &new, index, unchanged);
+            }
+            if let (Some(disk), Some(from), Some(to)) = (&self.disk, old.key(), new.key()) {
+                disk.derive(Rename { from, from_length: old.length(), to, length, unchanged: unchanged.to_vec() });
             }
         }
         new
