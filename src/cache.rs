@@ -164,7 +164,7 @@ impl Cache {
         let blocks = Arc::new(BlockCache::new());
         let reclaimer: Weak<BlockCache> = Arc::downgrade(&blocks);
         budget.set_reclaimer(reclaimer);
-        let disk = disk.map(|disk| DiskTier::start(disk, options.memory_bytes, runtime.clone()));
+        let disk = disk.map(|disk| DiskTier::start(disk, options.memory_bytes, &runtime));
         Self {
             shared: Arc::new(Shared {
                 pool: Pool::new(budget),

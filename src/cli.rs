@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed with one sentence and its fix on stderr. stdout carries only what programs read.
 
 pub mod controller;
+mod disk;
 mod driver;
 mod memory;
 pub mod mount;

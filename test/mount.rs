@@ -20,6 +20,7 @@
 //! | `memory` | memory stays inside the budget |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `hierarchy` | the same on an account with a hierarchical namespace |
+//! | `disk` | what was read survives the process on the node's disk, and is never wrong |
 //! | `ending` | every orderly end saves first |
 
 // Helpers of tests fail the test by panicking, like the tests themselves.
@@ -33,6 +34,8 @@ mod conflicts;
 mod crash;
 #[path = "mount/data.rs"]
 mod data;
+#[path = "mount/disk.rs"]
+mod disk;
 #[path = "mount/ending.rs"]
 mod ending;
 #[path = "mount/failures.rs"]

@@ -137,7 +137,7 @@ impl DiskTier {
     ///
     /// Waits for the disk: to be called where that is no harm.
     #[must_use]
-    pub fn start(options: DiskOptions, memory_bytes: u64, runtime: Handle) -> Self {
+    pub fn start(options: DiskOptions, memory_bytes: u64, runtime: &Handle) -> Self {
         let (jobs, received) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             options,
@@ -208,7 +208,7 @@ impl DiskTier {
 
     /// What is kept under `from` is version `to` of the same length now. Never waits.
     pub(super) fn rename(&self, from: Key, to: Key, length: u64) {
-        let unchanged = vec![0..length];
+        let unchanged = std::iter::once(0..length).collect();
         self.derive(Rename { from, from_length: length, to, length, unchanged });
     }
 

@@ -10,7 +10,11 @@ use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, memory};
+use super::{
+    Failure,
+    disk::{self, DiskArgs},
+    memory,
+};
 use crate::{
     blob::{self, AzureStore, BlobStore as _, ErrorKind, ListRequest, Metadata, RequestLimits},
     cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
@@ -56,6 +60,8 @@ pub struct Args {
     /// Most that one sequential reader fetches ahead.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
     read_ahead: u64,
+    #[command(flatten)]
+    disk: DiskArgs,
     /// Where unsaved data goes that does not fit the memory, in files without a name that go with the process; and, below
     /// lost+found, what the service refuses for good, which stays [default: $TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
@@ -110,11 +116,16 @@ pub fn run(args: Args) -> Result<(), Failure> {
         volumes: Volumes::One,
     };
     let resources = Resources {
-        cache: Cache::new(cache, runtime.handle().clone()),
+        cache: Cache::with_disk(cache, args.disk.options(), runtime.handle().clone()),
         spool: Some(args.spool_dir.unwrap_or_else(std::env::temp_dir)),
         runtime: runtime.handle().clone(),
     };
-    let served = runtime.block_on(serve(place, options, args.mount_point, Arc::new(resources)));
+    let cache = resources.cache.clone();
+    let served = runtime.block_on(async {
+        let served = serve(place, options, args.mount_point, Arc::new(resources)).await;
+        disk::flush(&cache).await;
+        served
+    });
     // What still runs in the background (a prefetch, a retry) is of no use to anybody now.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served

@@ -2,7 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{Failure, driver::DriverArgs, memory, upstream::UpstreamArgs};
+use super::{
+    Failure,
+    disk::{self, DiskArgs},
+    driver::DriverArgs,
+    memory,
+    upstream::UpstreamArgs,
+};
 use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
     cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
@@ -39,6 +45,8 @@ pub struct Args {
     /// Most that one sequential reader fetches ahead.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
     read_ahead: u64,
+    #[command(flatten)]
+    disk: DiskArgs,
     /// Where unsaved data goes that does not fit the memory, and, below lost+found, what the service refuses for good. It
     /// should outlive the pod [default: $TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
@@ -60,10 +68,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
         volumes: Volumes::Many,
     };
     let resources = Resources {
-        cache: Cache::new(cache, runtime.handle().clone()),
+        cache: Cache::with_disk(cache, args.disk.options(), runtime.handle().clone()),
         spool: Some(args.spool_dir.unwrap_or_else(std::env::temp_dir)),
         runtime: runtime.handle().clone(),
     };
+    let cache = resources.cache.clone();
     let connections = Connections::new(REQUESTS_IN_FLIGHT_DEFAULT).map_err(|error| Failure::from_chain(&error))?;
     let shared = Shared { resources: Arc::new(resources), connections };
     let options = NodeOptions {
@@ -75,7 +84,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;
-        serve_node(options, shared, stop).await.map_err(|error| Failure::from_chain(&error))
+        let served = serve_node(options, shared, stop).await.map_err(|error| Failure::from_chain(&error));
+        disk::flush(&cache).await;
+        served
     });
     // Threads that serve mounts end with the process: nothing may unmount what pods still use.
     runtime.shutdown_background();

@@ -135,7 +135,7 @@ fn kernel_timeout(options: &mut MountOptions, text: &str) -> Result<(), String> 
 }
 
 const MEMORY: &str = "memory is one budget for the whole process: set --memory of the mount or the node plugin";
-const DISK: &str = "nothing is cached on disk in this version, so there is nothing to size or clean";
+const DISK: &str = "the cache on the node's disk belongs to the whole process: --cache-dir and --cache-size of the mount or the node plugin";
 const RETRY: &str = "requests are retried with backoff until io-deadline or commit-deadline";
 const ALWAYS_EXACT: &str = "every open asks the service whether its copy is current, so no timeout is needed";
 const PARALLEL: &str = "the number of requests in flight belongs to the process, not to one mount";

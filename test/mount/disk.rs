@@ -1,0 +1,111 @@
+//! The cache on the node's disk, across the ends of processes: orderly ones, and kill -9.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use blob_emulator::Operation;
+use harness::{
+    World,
+    tree::{md5_of_bytes, noise},
+};
+use nix::sys::signal::Signal;
+
+use crate::world;
+
+/// Longer than any read here takes on a busy machine.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
+fn reads(world: &World) -> u64 {
+    world.emulator().counters().of(Operation::GetBlob)
+}
+
+/// MD5 of a file, read by another process: one that waits for a mount that dies must not be ours.
+fn md5_of(world: &World, path: &Path) -> String {
+    let printed = world.run(Command::new("md5sum").arg(path), READ_WITHIN).success();
+    printed.split(' ').next().unwrap().to_owned()
+}
+
+/// Bytes of all files below a directory.
+fn disk_bytes(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[test]
+fn a_new_mount_reads_from_the_cache_directory() {
+    let world = world();
+    let bytes = noise(9 << 20, 1);
+    world.emulator().put(world.container(), "big", bytes.clone(), &[]).unwrap();
+    let cache = world.path("cache");
+    let args = ["--cache-dir", cache.to_str().unwrap(), "--cache-size", "100MiB"];
+    let mount = world.mount(&args);
+    assert_eq!(md5_of(&world, &mount.path("big")), md5_of_bytes(&bytes));
+    mount.unmount();
+    let before = reads(&world);
+    assert!(before > 0);
+    let mount = world.mount(&args);
+    assert_eq!(md5_of(&world, &mount.path("big")), md5_of_bytes(&bytes));
+    assert_eq!(reads(&world), before, "read from the disk alone");
+    // A new version is another one.
+    let other = noise(9 << 20, 2);
+    world.emulator().put(world.container(), "big", other.clone(), &[]).unwrap();
+    assert_eq!(md5_of(&world, &mount.path("big")), md5_of_bytes(&other));
+    mount.unmount();
+}
+
+#[test]
+fn a_kill_in_the_middle_of_filling_leaves_no_wrong_byte() {
+    let world = world();
+    let bytes = noise(96 << 20, 3);
+    world.emulator().put(world.container(), "big", bytes.clone(), &[]).unwrap();
+    let cache = world.path("cache");
+    let args = ["--cache-dir", cache.to_str().unwrap()];
+    let (mut partly, mut kills) = (0, 0);
+    for round in 0..8 {
+        let mount = world.mount(&args);
+        let on_disk = disk_bytes(&cache);
+        let mut reader = Command::new("cat").arg(mount.path("big")).stdout(Stdio::null()).spawn().unwrap();
+        // Until some more of it is on disk, or all is read.
+        let (end, more) = (Instant::now() + READ_WITHIN, on_disk + (2 << 20) * (round + 1));
+        while disk_bytes(&cache) < more && reader.try_wait().unwrap().is_none() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        kills += u64::from(reader.try_wait().unwrap().is_none());
+        mount.end_with(Signal::SIGKILL);
+        reader.wait().unwrap();
+        let before = reads(&world);
+        let mount = world.mount(&args);
+        assert_eq!(md5_of(&world, &mount.path("big")), md5_of_bytes(&bytes), "round {round}");
+        partly += u64::from(reads(&world) > before);
+        mount.end_with(Signal::SIGKILL);
+        if round % 2 == 1 {
+            fs::remove_dir_all(&cache).unwrap();
+        }
+    }
+    assert!(kills > 0 && partly > 0, "{kills} kills, {partly} readings that found a part");
+}
+
+#[test]
+fn the_second_mount_on_a_cache_directory_says_who_has_it_and_works() {
+    let world = world();
+    world.emulator().put(world.container(), "a", "text", &[]).unwrap();
+    let cache = world.path("cache");
+    let args = ["--cache-dir", cache.to_str().unwrap()];
+    let first = world.mount(&args);
+    let second = world.mount(&args);
+    assert_eq!(fs::read_to_string(second.path("a")).unwrap(), "text");
+    let told = second.unmount().log;
+    assert!(told.contains("uses") && told.contains("each process needs one of its own"), "{told}");
+    assert!(!first.unmount().log.contains("cache directory"));
+}
