@@ -51,7 +51,8 @@ demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/no
 	cargo build --bins --example demo
 	$(CONTAINED) $(TARGET_DIR)/debug/examples/demo
 
-bench: tools
+# The peer that everybody can have; others by BENCH_PEER_<NAME>="command" (docs/BENCHMARKS.md).
+bench: tools $(TOOLS)/bin/rclone
 	cargo build --release --bins --example bench
 	$(CONTAINED) $(TARGET_DIR)/release/examples/bench
 
@@ -81,6 +82,11 @@ clients: clients-libraries $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.
 
 $(TOOLS)/bin/fsx:
 	cargo install --quiet --root $(TOOLS) fsx --version =0.3.2 --locked
+
+# A Go program like any other, pinned. It mounts with the help of fusermount3.
+$(TOOLS)/bin/rclone:
+	@test/tools/install.sh debian fusermount3=fuse3
+	@test/tools/install.sh go $(TOOLS) github.com/rclone/rclone@v1.75.1
 
 # Its build wants the header of libacl, and which(1) and mount(8) when it runs, which every Debian has.
 $(TOOLS)/bin/pjdfstest:

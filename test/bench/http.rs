@@ -23,7 +23,12 @@ pub async fn send(
     headers: &[(&str, &str)],
     body: Bytes,
 ) -> Result<Response> {
+    // Without a body the client says no length, which the service wants of every PUT.
+    let length = (method == Method::PUT).then(|| body.len());
     let mut request = client.request(method, url).header("x-ms-version", "2021-12-02").body(body);
+    if let Some(length) = length {
+        request = request.header("content-length", length);
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

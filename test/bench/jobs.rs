@@ -1,142 +1,306 @@
-//! The jobs: what is done on a mount, and that its bytes are right. One function a job; each is cold, on a fresh mount.
+//! The jobs, as a table: what is done, over which link, how it is judged. What each does is in `jobs/`: a function that runs
+//! on ours and on peers alike, and checks its bytes.
 
-use std::{
-    fs::{self, File},
-    io::{Read as _, Write as _},
-    os::unix::fs::FileExt as _,
-    time::Instant,
-};
+pub mod large;
+mod memory;
+mod names;
+pub mod trees;
 
-use anyhow::{Context, Result, bail, ensure};
+use std::time::Duration;
+
+use anyhow::Result;
 
 use super::{
-    ceiling::{self, RANDOM_BYTES, RANDOM_READERS, RANDOM_TIME},
-    link::{CONTAINER, HUGE, LARGE, Link, SMALL_BYTES, SMALL_FILES, next, small_name},
-    mount::{Measured, Mount, measure},
+    ceiling,
+    data::File,
+    driver::Profile,
+    marks::Mark,
+    service::Link,
+    stage::{Bench, Measured, Stage},
 };
 
+/// What a node in the region of its account sees of Azure: time to the first byte, and speed of a connection.
+const FAR: Link = Link { latency: Duration::from_millis(10), per_connection: Some(60 << 20) };
+/// The same at half the way, where a job makes thousands of requests one after the other.
+const HALF: Link = Link { latency: Duration::from_millis(5), per_connection: Some(60 << 20) };
+/// No link at all: what the processors can do.
+const NEAR: Link = Link { latency: Duration::ZERO, per_connection: None };
+
+/// What a job's value counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Something a second: more is better.
+    PerSecond(&'static str),
+    /// Seconds: less is better.
+    Seconds,
+    /// Milliseconds: less is better.
+    Milliseconds,
+    /// Something else of which less is better.
+    Count(&'static str),
+}
+
+/// The work that the bare link does for the same.
+pub type Ceiling = fn(&Bench, &[File]) -> Result<f64>;
+
 /// One line of the table.
+#[derive(Clone, Copy)]
 pub struct Job {
     /// What it is.
     pub name: &'static str,
-    /// What its rate counts.
-    pub unit: &'static str,
-    /// The link's own rate for the same work.
-    pub ceiling: fn(&Link) -> Result<f64>,
-    /// Ours.
-    pub run: fn(&Link) -> Result<Measured>,
+    /// The way to the service.
+    pub link: Link,
+    /// What its value counts.
+    pub unit: Unit,
+    /// What it is about.
+    pub profile: Profile,
+    /// Flags of our mount; peers have no such job.
+    pub args: &'static [&'static str],
+    /// What the service holds before. Removed after the job.
+    pub files: fn(&Bench) -> Vec<File>,
+    /// The value of the bare link, in the same unit. `None` where it means nothing.
+    pub ceiling: Option<Ceiling>,
+    /// The job.
+    pub run: fn(&Stage) -> Result<Measured>,
+    /// What it has to reach.
+    pub marks: &'static [Mark],
 }
+
+const MIB: Unit = Unit::PerSecond("MiB/s");
+const FILES: Unit = Unit::PerSecond("files/s");
+const NAMES: Unit = Unit::PerSecond("names/s");
+
+/// What most jobs are; each says what is different.
+const JOB: Job = Job {
+    name: "",
+    link: FAR,
+    unit: MIB,
+    profile: Profile::Stream,
+    args: &[],
+    files: |_| Vec::new(),
+    ceiling: None,
+    run: memory::idle,
+    marks: &[],
+};
+
+/// CPU time of the mount for a GiB read and written, in seconds: part of the marks of the jobs that move much.
+const CPU_READ: Mark = Mark::CpuPerGib(0.7);
+const CPU_WRITTEN: Mark = Mark::CpuPerGib(0.9);
+/// Memory of the mount, by default and told to have little, in MiB.
+const MEMORY: Mark = Mark::RssMib(640);
+const MEMORY_LITTLE: Mark = Mark::RssMib(170);
+const LITTLE: &[&str] = &["--memory", "128MiB"];
 
 /// In the order of the table.
-pub const ALL: &[Job] = &[
-    Job { name: "cold sequential read", unit: "MiB/s", ceiling: ceiling::read, run: sequential_read },
-    Job { name: "random 4 KiB reads, 16 readers", unit: "reads/s", ceiling: ceiling::random, run: random_read },
-    Job { name: "sequential write + fsync", unit: "MiB/s", ceiling: ceiling::write, run: sequential_write },
-    Job { name: "create 1000 x 4 KiB, durable", unit: "files/s", ceiling: ceiling::create, run: create },
-    Job { name: "stat 1000 names, cold", unit: "names/s", ceiling: ceiling::stat, run: stat_cold },
-    Job { name: "stat 1000 names, again", unit: "names/s", ceiling: ceiling::stat, run: stat_warm },
-];
-
-/// What one read(2) and write(2) of the sequential jobs asks for.
-const CHUNK_BYTES: usize = 1 << 20;
-
-fn nothing(_: &Mount) -> Result<()> {
-    Ok(())
+pub fn all() -> Vec<Job> {
+    let mut jobs = cold();
+    jobs.extend(again_and_written());
+    jobs.extend(small());
+    jobs.extend(changed_and_many());
+    jobs.extend(whole());
+    jobs
 }
 
-fn mib(bytes: usize) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
+fn cold() -> Vec<Job> {
+    let read = Job { files: large::one, ceiling: Some(ceiling::large::read), run: large::read, ..JOB };
+    vec![
+        Job {
+            name: "cold sequential read, 0 ms",
+            link: NEAR,
+            marks: &[Mark::Best(2.0), Mark::Link(0.45), CPU_READ, MEMORY],
+            ..read
+        },
+        Job { name: "cold sequential read", marks: &[Mark::Best(2.0), Mark::Link(0.7), CPU_READ, MEMORY], ..read },
+        Job {
+            name: "4 cold streams",
+            files: large::four_quarters,
+            run: large::read_four,
+            marks: &[Mark::Best(2.0), CPU_READ, MEMORY],
+            ..read
+        },
+        Job {
+            name: "first byte of a cold 4 GiB file",
+            unit: Unit::Milliseconds,
+            files: large::huge,
+            ceiling: Some(ceiling::large::first_byte),
+            run: large::first_byte,
+            marks: &[Mark::AtMost(20.0)],
+            ..JOB
+        },
+        Job {
+            name: "random 4 KiB reads, 16 jobs, 4 x 4 GiB",
+            unit: Unit::PerSecond("reads/s"),
+            profile: Profile::Random,
+            files: large::huge,
+            ceiling: Some(ceiling::large::random),
+            run: large::random,
+            marks: &[
+                Mark::Link(0.85),
+                Mark::Peer("blobfuse2", 18.0),
+                Mark::Peer("rclone", 6.0),
+                Mark::Moved(20.0),
+                MEMORY,
+            ],
+            ..JOB
+        },
+    ]
 }
 
-fn sequential_read(link: &Link) -> Result<Measured> {
-    measure(link, nothing, |mount, ()| {
-        let mut file = File::open(mount.path(LARGE))?;
-        let (mut buffer, mut at) = (vec![0; CHUNK_BYTES], 0);
-        loop {
-            let count = file.read(&mut buffer)?;
-            ensure!(link.data.get(at..at + count) == buffer.get(..count), "wrong bytes near {at}");
-            at += count;
-            if count == 0 {
-                break;
-            }
-        }
-        ensure!(at == link.data.len(), "the file ended at {at}, not at {}", link.data.len());
-        Ok((mib(at), at as u64))
-    })
+fn again_and_written() -> Vec<Job> {
+    let warm = Job { files: large::quarter, ceiling: Some(ceiling::large::page_cache), ..JOB };
+    let write = Job { ceiling: Some(ceiling::large::write), run: large::write, ..JOB };
+    let write_marks = &[Mark::Best(1.7), Mark::Link(0.6), CPU_WRITTEN, MEMORY];
+    vec![
+        Job {
+            name: "warm re-read, same fd",
+            run: large::again_same,
+            marks: &[Mark::Link(0.9), Mark::Requests(0)],
+            ..warm
+        },
+        Job {
+            name: "warm re-read, after re-open",
+            run: large::again_opened,
+            marks: &[Mark::Link(0.9), Mark::Requests(1)],
+            ..warm
+        },
+        Job {
+            name: "warm re-read, after re-open, exclusive",
+            args: &["--consistency", "exclusive"],
+            run: large::again_opened,
+            marks: &[Mark::Link(0.9), Mark::Requests(0)],
+            ..warm
+        },
+        Job { name: "sequential write + fsync, 0 ms", link: NEAR, marks: write_marks, ..write },
+        Job { name: "sequential write + fsync", marks: write_marks, ..write },
+    ]
 }
 
-fn random_read(link: &Link) -> Result<Measured> {
-    let open = |mount: &Mount| File::open(mount.path(HUGE)).context("cannot open");
-    measure(link, open, |_, file| {
-        let began = Instant::now();
-        let reader = |seed: usize| -> Result<usize> {
-            // Other places than the ceiling's readers: nothing is left of theirs, but nobody has to trust that.
-            let (mut state, mut reads, mut buffer) = (seed as u64 + 1000, 0, [0; RANDOM_BYTES]);
-            while began.elapsed() < RANDOM_TIME {
-                let (at, expected) = link.random_place(next(&mut state), RANDOM_BYTES);
-                file.read_exact_at(&mut buffer, at)?;
-                ensure!(expected == buffer[..], "wrong bytes at {at}");
-                reads += 1;
-            }
-            Ok(reads)
-        };
-        let reads: Vec<Result<usize>> = std::thread::scope(|scope| {
-            let reader = &reader;
-            let threads: Vec<_> = (0..RANDOM_READERS).map(|seed| scope.spawn(move || reader(seed))).collect();
-            let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a reader panicked")));
-            ended.collect()
-        });
-        let reads = reads.into_iter().sum::<Result<usize>>()?;
-        Ok((reads as f64, (reads * RANDOM_BYTES) as u64))
-    })
+fn small() -> Vec<Job> {
+    let names = Job { profile: Profile::Names, files: names::small, ..JOB };
+    vec![
+        Job {
+            name: "create 1000 x 4 KiB, durable, 5 ms",
+            link: HALF,
+            unit: FILES,
+            profile: Profile::Durable,
+            files: |_| Vec::new(),
+            ceiling: Some(ceiling::names::create),
+            run: names::create,
+            marks: &[Mark::Peer("blobfuse2", 5.0), Mark::Peer("rclone", 1.4), Mark::Requests(1001)],
+            ..names
+        },
+        Job {
+            name: "stat 1000 names, cold",
+            unit: NAMES,
+            ceiling: Some(ceiling::names::stat),
+            run: names::stat_cold,
+            marks: &[Mark::Peer("rclone", 1.0)],
+            ..names
+        },
+        Job {
+            name: "stat 1000 names, warm",
+            unit: NAMES,
+            run: names::stat_warm,
+            marks: &[Mark::AtLeast(50_000.0), Mark::Requests(0)],
+            ..names
+        },
+        Job {
+            name: "read 1000 small files, cold",
+            unit: FILES,
+            ceiling: Some(ceiling::names::read),
+            run: names::read,
+            marks: &[Mark::Best(4.0)],
+            ..names
+        },
+    ]
 }
 
-fn sequential_write(link: &Link) -> Result<Measured> {
-    let measured = measure(link, nothing, |mount, ()| {
-        let mut file = File::create(mount.path("written.bin"))?;
-        for chunk in link.data.chunks(CHUNK_BYTES) {
-            file.write_all(chunk)?;
-        }
-        file.sync_all()?;
-        Ok((mib(link.data.len()), link.data.len() as u64))
-    })?;
-    let stored = link.emulator.get(CONTAINER, "written.bin").context("the blob is not there")?;
-    ensure!(stored == link.data, "the blob has other bytes than were written");
-    link.emulator.delete(CONTAINER, "written.bin");
-    Ok(measured)
+fn changed_and_many() -> Vec<Job> {
+    let names = Job { profile: Profile::Names, files: names::small, ..JOB };
+    vec![
+        Job {
+            name: "unlink 1000",
+            unit: FILES,
+            ceiling: Some(ceiling::names::unlink),
+            run: names::unlink,
+            marks: &[Mark::Peer("rclone", 1.0), Mark::Requests(1002)],
+            ..names
+        },
+        Job {
+            name: "rm -r of 1000 files",
+            unit: FILES,
+            ceiling: Some(ceiling::names::remove),
+            run: names::remove,
+            marks: &[Mark::Peer("rclone", 3.0)],
+            ..names
+        },
+        Job {
+            name: "rename a directory of 1000 files",
+            unit: Unit::Seconds,
+            ceiling: Some(ceiling::names::rename),
+            run: names::rename,
+            marks: &[Mark::Peer("blobfuse2", 12.0), Mark::Peer("rclone", 4.0)],
+            ..names
+        },
+        Job {
+            name: "ls -l of 100,000 names, cold",
+            unit: Unit::Seconds,
+            files: names::many,
+            ceiling: Some(ceiling::names::list_many),
+            run: names::list_many,
+            marks: &[Mark::Best(4.0), Mark::MoreRssMib(100)],
+            ..names
+        },
+    ]
 }
 
-fn create(link: &Link) -> Result<Measured> {
-    let make = |mount: &Mount| fs::create_dir(mount.path("created")).context("cannot make the directory");
-    let measured = measure(link, make, |mount, ()| {
-        for index in 0..SMALL_FILES {
-            fs::write(mount.path(&format!("created/{index}")), link.small(index))?;
-        }
-        // Close has told whether each is in the container; the check below looks for itself.
-        Ok((SMALL_FILES as f64, (SMALL_FILES * SMALL_BYTES) as u64))
-    })?;
-    for index in 0..SMALL_FILES {
-        let name = format!("created/{index}");
-        let stored = link.emulator.get(CONTAINER, &name).with_context(|| format!("{name} is not there"))?;
-        ensure!(stored == link.small(index), "{name} has other bytes than were written");
-        link.emulator.delete(CONTAINER, &name);
-    }
-    link.emulator.delete(CONTAINER, "created");
-    Ok(measured)
-}
-
-fn stat_all(mount: &Mount) -> Result<(f64, u64)> {
-    for index in 0..SMALL_FILES {
-        let length = fs::metadata(mount.path(&small_name(index)))?.len();
-        ensure!(length == SMALL_BYTES as u64, "{} has {length} bytes", small_name(index));
-    }
-    Ok((SMALL_FILES as f64, 0))
-}
-
-fn stat_cold(link: &Link) -> Result<Measured> {
-    measure(link, nothing, |mount, ()| stat_all(mount))
-}
-
-fn stat_warm(link: &Link) -> Result<Measured> {
-    measure(link, stat_all, |mount, _| stat_all(mount))
+fn whole() -> Vec<Job> {
+    let seconds = Job { unit: Unit::Seconds, profile: Profile::Names, ..JOB };
+    vec![
+        Job {
+            name: "find + md5sum of 3000 files, cold",
+            files: trees::stored,
+            ceiling: Some(ceiling::names::read_tree),
+            run: trees::md5sum,
+            marks: &[Mark::Best(4.0), Mark::Requests(3200)],
+            ..seconds
+        },
+        Job {
+            name: "cp -r of 3000 files in 166 directories",
+            ceiling: Some(ceiling::names::create_tree),
+            run: trees::copy,
+            marks: &[Mark::Peer("blobfuse2_block", 5.0), Mark::Peer("blobfuse2_file", 2.0), Mark::Peer("rclone", 1.0)],
+            ..seconds
+        },
+        Job {
+            name: "git clone of 2000 files",
+            run: trees::clone,
+            marks: &[Mark::Peer("blobfuse2_block", 5.0), Mark::Peer("blobfuse2_file", 2.5), Mark::Peer("rclone", 1.0)],
+            ..seconds
+        },
+        Job {
+            name: "4 GiB read, --memory 128MiB",
+            args: LITTLE,
+            files: large::huge_one,
+            ceiling: Some(ceiling::large::read),
+            run: large::read,
+            marks: &[MEMORY_LITTLE],
+            ..JOB
+        },
+        Job {
+            name: "4 GiB written, --memory 128MiB",
+            args: LITTLE,
+            run: memory::write_huge,
+            marks: &[MEMORY_LITTLE],
+            ..JOB
+        },
+        Job {
+            name: "idle for 20 s",
+            unit: Unit::Count("wakeups/s"),
+            profile: Profile::Names,
+            files: names::small,
+            run: memory::idle,
+            marks: &[Mark::Requests(0), Mark::AtMost(2.0)],
+            ..JOB
+        },
+    ]
 }

@@ -1,32 +1,52 @@
-//! `make bench`: a few jobs on a link that behaves like one to Azure, and one table.
+//! `make bench`: jobs on a link that behaves like one to Azure, and one table.
 //!
-//! The service is the emulator in this process, with 10 ms to the first byte and 60 MiB/s a connection. Every job runs
-//! on a fresh mount of the real binary, checks its data, and stands beside a ceiling: the same bytes moved over the same
-//! link by a bare HTTP client that knows nothing of files. Figures are medians. docs/BENCHMARKS.md says what each job is.
-//! A job that cannot be measured or finds wrong bytes ends the run with exit code 1; no figure is ever made up.
+//! The service is the emulator, in a process of its own. Every run of a job is on a fresh mount, of the real binary or of a
+//! peer (`driver.rs` says how one is given), checks its data, and stands beside a ceiling: the same work over the same link
+//! by a bare HTTP client that knows nothing of files. Figures are medians. docs/BENCHMARKS.md says what each job is.
+//! A job of ours that cannot be measured or finds wrong bytes is "failed" in the table and ends the program with exit code
+//! 1; no figure is ever made up.
 
 mod ceiling;
+mod data;
+mod driver;
 mod http;
 mod jobs;
-mod link;
+mod marks;
 mod mount;
+mod process;
+mod service;
+mod stage;
 mod table;
+mod warmth;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use link::Link;
+use driver::Driver;
+use jobs::Job;
+use mount::Mount;
+use service::Service;
+use stage::{Bench, Measured, Stage};
 use table::Row;
+use warmth::Warmth;
 
 /// Medians are taken over this many runs, unless BENCH_RUNS says otherwise.
 const RUNS_DEFAULT: usize = 3;
-/// Size of the large files, unless BENCH_MIB says otherwise: a second or more at the speeds of a fast link.
-const FILE_MIB_DEFAULT: usize = 512;
+/// Size of the large files, unless BENCH_MIB says otherwise: seconds at the speeds of a fast link.
+const LARGE_MIB_DEFAULT: usize = 2048;
+/// Memory that is kept warm, unless BENCH_WARM_MIB says otherwise: what the service, the mount and the page cache take in
+/// the job that takes most.
+const WARM_MIB_DEFAULT: usize = 5120;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match std::env::args().any(|argument| argument == service::ARGUMENT) {
+        true => service::serve().map(|()| true),
+        false => run(),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("The benchmark failed: {error:#}");
             ExitCode::FAILURE
@@ -34,30 +54,99 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+/// Whether all jobs of ours could be measured.
+fn run() -> Result<bool> {
     let runs = number("BENCH_RUNS", RUNS_DEFAULT)?;
-    let link = Link::start(number("BENCH_MIB", FILE_MIB_DEFAULT)? << 20)?;
-    println!("{}; medians of {runs}; {}", link.describe(), machine());
+    let large_mib = number("BENCH_MIB", LARGE_MIB_DEFAULT)?;
+    let (ours, peers) = (Driver::ours()?, Driver::peers());
+    let warmth = Warmth::new((number("BENCH_WARM_MIB", WARM_MIB_DEFAULT)? as u64) << 20);
+    let bench = Bench {
+        service: Service::start()?,
+        unit: data::Unit::new(),
+        large_bytes: (large_mib as u64) << 20,
+        scratch: tempfile::tempdir()?,
+    };
+    println!("Large files of {large_mib} MiB; medians of {runs}; {}", machine());
+    let names: Vec<String> = peers.iter().map(|peer| peer.name().to_owned()).collect();
     let mut rows = Vec::new();
-    for job in jobs::ALL {
-        let ceiling = median(runs, || (job.ceiling)(&link)).with_context(|| format!("ceiling of {}", job.name))?;
-        let mut measured = Vec::new();
-        for _ in 0..runs {
-            measured.push((job.run)(&link).with_context(|| job.name.to_owned())?);
+    for job in chosen_jobs() {
+        let row = measure(&bench, &warmth, job, &ours, &peers, runs);
+        bench.service.delete("")?;
+        let row = row?;
+        if let Err(reason) = &row.ours {
+            eprintln!("{} failed: {reason}", job.name);
         }
-        measured.sort_by(|one, other| one.rate.total_cmp(&other.rate));
-        let row = Row { name: job.name, unit: job.unit, ceiling, measured: measured.swap_remove(measured.len() / 2) };
-        eprintln!("measured: {}", row.name);
+        // Whoever waits sees how it goes; the table comes at the end.
+        eprint!("{}", table::print(std::slice::from_ref(&row), &names).lines().skip(3).collect::<String>() + "\n");
         rows.push(row);
     }
-    print!("{}", table::print(&rows));
-    Ok(())
+    print!("{}{}", table::print(&rows, &names), memory(&rows));
+    if !peers.is_empty() {
+        print!("{}", table::print_peers(&rows));
+    }
+    println!("At the end: {}", machine());
+    Ok(rows.iter().all(|row| row.ours.is_ok()))
 }
 
-fn median(runs: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut rates = (0..runs).map(|_| measure()).collect::<Result<Vec<f64>>>()?;
-    rates.sort_by(f64::total_cmp);
-    Ok(rates[rates.len() / 2])
+/// All jobs, or those whose names contain a word of `BENCH_JOBS=word,...`.
+fn chosen_jobs() -> Vec<Job> {
+    let chosen = std::env::var("BENCH_JOBS").unwrap_or_default().to_lowercase();
+    let words: Vec<&str> = chosen.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let is_chosen = |job: &Job| words.is_empty() || words.iter().any(|word| job.name.to_lowercase().contains(word));
+    jobs::all().into_iter().filter(is_chosen).collect()
+}
+
+fn measure(bench: &Bench, warmth: &Warmth, job: Job, ours: &Driver, peers: &[Driver], runs: usize) -> Result<Row> {
+    let files = (job.files)(bench);
+    bench.service.put(&files)?;
+    let link = job.ceiling.map(|ceiling| {
+        median(
+            runs,
+            |value| *value,
+            || {
+                warmth.take();
+                bench.service.set_link(job.link)?;
+                let _melting = warmth.melt();
+                ceiling(bench, &files)
+            },
+        )
+    });
+    let of = |driver: &Driver| {
+        let runs = median(runs, |run: &Measured| run.value, || one_run(bench, warmth, job, driver, &files));
+        runs.map_err(|error| format!("{error:#}"))
+    };
+    let link = link.transpose().with_context(|| format!("ceiling of {}", job.name))?;
+    let measured = of(ours);
+    // Flags of ours mean nothing to others.
+    let peers = peers.iter().filter(|_| job.args.is_empty());
+    let peers = peers.map(|peer| (peer.name().to_owned(), of(peer))).collect();
+    Ok(Row { job, link, ours: measured, peers })
+}
+
+/// A job on a fresh mount, with the service as the job wants it.
+fn one_run(bench: &Bench, warmth: &Warmth, job: Job, driver: &Driver, files: &[data::File]) -> Result<Measured> {
+    // What the last run left or took.
+    bench.service.delete("")?;
+    bench.service.put(files)?;
+    warmth.take();
+    bench.service.set_link(job.link)?;
+    let mount = Mount::start(driver, &bench.service, job.profile, job.args)?;
+    let _melting = warmth.melt();
+    (job.run)(&Stage::new(bench, &mount, files))
+}
+
+/// The middle one of some runs; of two, the better is not chosen.
+fn median<T>(runs: usize, value: impl Fn(&T) -> f64, mut measure: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut all = (0..runs).map(|_| measure()).collect::<Result<Vec<T>>>()?;
+    all.sort_by(|one, other| value(one).total_cmp(&value(other)));
+    Ok(all.swap_remove((all.len() - 1) / 2))
+}
+
+/// The most memory over all jobs of a mount with the default budget.
+fn memory(rows: &[Row]) -> String {
+    let peaks = rows.iter().filter(|row| row.job.args.is_empty()).filter_map(|row| row.ours.as_ref().ok());
+    let peak = peaks.map(|run| run.peak_rss_bytes >> 20).max().unwrap_or(0);
+    format!("\nPeak of resident memory over all jobs with the default budget: {peak} MiB.\n")
 }
 
 fn number(variable: &str, default: usize) -> Result<usize> {
@@ -72,6 +161,7 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?");
-    format!("{cores} cores, Linux {}, load {load} at the start", kernel.trim())
+    let load = load.split(' ').next().unwrap_or("?").to_owned();
+    let gib = process::memory_bytes("MemTotal") >> 30;
+    format!("{cores} cores, {gib} GiB, Linux {}, load {load}", kernel.trim())
 }

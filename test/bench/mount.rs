@@ -1,89 +1,103 @@
-//! A fresh mount of the real binary for one measurement, and what it cost: CPU time and memory of the process, requests
-//! and bytes at the service.
+//! A fresh mount of ours or of a peer, for one run of one job. Ended and unmounted with the value.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    collections::BTreeSet,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use nix::{
     mount::{MntFlags, umount2},
-    sys::signal::{Signal, kill},
-    unistd::{Pid, SysconfVar, sysconf},
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
 };
 
-use super::link::Link;
+use super::{
+    driver::{Directories, Driver, Profile},
+    process,
+    service::Service,
+};
 
-/// Longest wait for the end of a mount: it saves what is left, which is nothing after fsync.
+/// Longest wait for a mount to be there, and for its end: a peer may upload what is left.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// See [`READY_WITHIN`].
 const END_WITHIN: Duration = Duration::from_secs(60);
+/// Longest life of a mount: what hangs is killed then, and the system calls that wait for it fail.
+const LIVES_AT_MOST: Duration = Duration::from_secs(420);
+/// How often we look.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What a job did on a mount.
-#[derive(Clone, Copy, Debug)]
-pub struct Measured {
-    /// In the job's unit, a second.
-    pub rate: f64,
-    /// Requests that the service answered.
-    pub requests: u64,
-    /// Bytes that the service sent and received, for each byte that the job asked for. `None` where it asks for none.
-    pub amplification: Option<f64>,
-    /// CPU time of the mount, in seconds.
-    pub cpu_seconds: f64,
-    /// Most memory that the mount had resident, in bytes.
-    pub peak_rss_bytes: u64,
-}
-
-/// A running mount; ended and unmounted with the value.
+/// See the module's doc.
 pub struct Mount {
     child: Child,
-    directory: tempfile::TempDir,
+    at: Directories,
+    // Holds both directories of `at`.
+    _directory: tempfile::TempDir,
+    /// Dropped with the mount, which tells the watchdog that it is over.
+    _over: mpsc::Sender<()>,
 }
 
 impl Mount {
-    fn start(link: &Link) -> Result<Self> {
-        let here = std::env::current_exe()?;
-        let binary = here.parent().and_then(Path::parent).context("no build directory")?.join("azblob-csi");
-        ensure!(binary.exists(), "{} is missing: run `make bench`, which builds it", binary.display());
+    /// Starts it and waits until it is there.
+    ///
+    /// # Errors
+    /// When it ends, or is not there in time.
+    pub fn start(driver: &Driver, service: &Service, profile: Profile, args: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let mut child = Command::new(&binary)
-            .args(["--log-level=warn", "mount", &link.url()])
-            .arg(directory.path())
-            .env_remove("AZURE_STORAGE_CONNECTION_STRING")
-            .env_remove("AZURE_STORAGE_KEY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let out = child.stdout.take().context("no stdout")?;
-        let mount = Self { child, directory };
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        ensure!(line.trim() == "ready", "the mount did not get ready; its log is above");
+        let at = Directories { mountpoint: directory.path().join("mnt"), cache: directory.path().join("cache") };
+        std::fs::create_dir(&at.mountpoint)?;
+        std::fs::create_dir(&at.cache)?;
+        let mut command = driver.command(service, profile, args, &at);
+        // A group of its own: the watchdog ends all of it.
+        let child = command.process_group(0).spawn().with_context(|| format!("cannot start {}", driver.name()))?;
+        let (over, watched) = mpsc::channel();
+        watch(child.id(), watched);
+        let mut mount = Self { child, at, _directory: directory, _over: over };
+        let deadline = Instant::now() + READY_WITHIN;
+        while !is_mounted(&mount.at.mountpoint)? {
+            if let Some(status) = mount.child.try_wait()? {
+                bail!("{} did not mount: {status}; its log is above", driver.name());
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not mount within {READY_WITHIN:?}", driver.name());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        // It is there; whether it answers shows a question about its root, which no job measures.
+        std::fs::metadata(&mount.at.mountpoint).with_context(|| format!("{} does not answer", driver.name()))?;
         Ok(mount)
     }
 
     /// A path below its root.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.at.mountpoint.join(name)
     }
 
-    fn cpu_seconds(&self) -> Result<f64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Behind the name in parentheses: utime and stime are fields 14 and 15, in clock ticks (proc(5)).
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 =
-            fields.get(11..13).context("short /proc/PID/stat")?.iter().flat_map(|text| text.parse::<u64>()).sum();
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.context("no clock tick")?;
-        Ok(ticks as f64 / per_second as f64)
+    /// Its processes.
+    pub fn processes(&self) -> BTreeSet<u32> {
+        process::family(self.child.id())
     }
+}
 
-    fn peak_rss_bytes(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
-    }
+/// Kills a process group that lives too long.
+fn watch(group: u32, over: mpsc::Receiver<()>) {
+    thread::spawn(move || {
+        if over.recv_timeout(LIVES_AT_MOST) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a mount lived for {LIVES_AT_MOST:?}: it hangs, and is killed");
+            let _ = killpg(Pid::from_raw(group.cast_signed()), Signal::SIGKILL);
+        }
+    });
+}
+
+/// Whether something is mounted there: never asked of the mount itself, which may not answer yet.
+fn is_mounted(point: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().any(|line| line.split(' ').nth(4).is_some_and(|field| Path::new(field) == point)))
 }
 
 impl Drop for Mount {
@@ -92,36 +106,13 @@ impl Drop for Mount {
         let deadline = Instant::now() + END_WITHIN;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
-                let _ = self.child.kill();
+                let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
                 let _ = self.child.wait();
+                break;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(LOOK_EVERY);
         }
         // Nothing is there any more unless the mount was killed; tempfile must not delete through it then.
-        let _ = umount2(self.directory.path(), MntFlags::MNT_DETACH);
+        let _ = umount2(&self.at.mountpoint, MntFlags::MNT_DETACH);
     }
-}
-
-/// Runs `job` on a fresh mount. It returns how many units it did and how many bytes it asked for; `prepare` is not
-/// measured.
-pub fn measure<T>(
-    link: &Link,
-    prepare: impl FnOnce(&Mount) -> Result<T>,
-    job: impl FnOnce(&Mount, T) -> Result<(f64, u64)>,
-) -> Result<Measured> {
-    let mount = Mount::start(link)?;
-    let prepared = prepare(&mount)?;
-    link.emulator.reset_counters();
-    let (cpu_before, began) = (mount.cpu_seconds()?, Instant::now());
-    let (units, asked) = job(&mount, prepared)?;
-    let took = began.elapsed().as_secs_f64();
-    let counters = link.emulator.counters();
-    let moved: u64 = counters.operations.values().map(|operation| operation.bytes_in + operation.bytes_out).sum();
-    Ok(Measured {
-        rate: units / took,
-        requests: counters.total(),
-        amplification: (asked > 0).then(|| moved as f64 / asked as f64),
-        cpu_seconds: mount.cpu_seconds()? - cpu_before,
-        peak_rss_bytes: mount.peak_rss_bytes()?,
-    })
 }

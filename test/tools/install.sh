@@ -3,6 +3,7 @@
 #   install.sh debian COMMAND=PACKAGE...   Debian packages whose command (or library NAME.so.N, or file /PATTERN) is
 #                                          missing (needs root)
 #   install.sh python DIR REQUIREMENTS     a virtual environment in DIR with the pinned packages
+#   install.sh go DIR MODULE@VERSION       a Go program in DIR/bin
 #   install.sh node DIR                    the packages of DIR/package-lock.json in DIR/node_modules
 set -euo pipefail
 
@@ -32,6 +33,11 @@ python() {
     # Debian packs the venv module apart from python3: install it where it is missing, then try again.
     python3 -m venv "$dir" >/dev/null 2>&1 || { debian "no-such-command-venv=python3-venv"; python3 -m venv "$dir"; }
     "$dir/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+}
+
+go() {
+    mkdir -p "$1/bin"
+    GOBIN=$(realpath "$1/bin") command go install "$2"
 }
 
 node() {

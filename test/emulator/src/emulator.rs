@@ -284,6 +284,26 @@ impl Emulator {
         self.place(container, name, Kind::Block(blocks), Data::zeros(length), None, Metadata::new())
     }
 
+    /// Writes a blob of these parts as another client would, each a committed block with an id of six digits. The bytes are
+    /// shared, not copied: a part that comes a hundred times is in memory once. Returns the blob's ETag.
+    ///
+    /// # Errors
+    /// [`EmulatorError::NoContainer`].
+    pub fn put_blocks(
+        &self,
+        container: &str,
+        name: &str,
+        parts: impl IntoIterator<Item = Bytes>,
+    ) -> Result<String, EmulatorError> {
+        let block = |(index, part): (usize, Bytes)| Block {
+            id: format!("{index:06}").into_bytes(),
+            data: Data::from_parts([part]),
+        };
+        let blocks: Vec<Block> = parts.into_iter().enumerate().map(block).collect();
+        let data = Data::concat(blocks.iter().map(|block| &block.data));
+        self.place(container, name, Kind::Block(blocks), data, None, Metadata::new())
+    }
+
     /// Writes an append blob of these blocks as another client would, or adds them to one that is there.
     ///
     /// # Errors
