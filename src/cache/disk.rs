@@ -43,8 +43,9 @@ const FREE_PERCENT_MIN_DEFAULT: u8 = 10;
 /// Reads of the disk at once. More than the queue depth at which local disks are fastest makes each of them slower.
 const READS_MAX: usize = 8;
 
-/// What waits to be written pins at most one part in this many of the memory.
-const QUEUE_PART: u64 = 16;
+/// Parts of blocks that may wait to be written. They pin no memory (what is evicted before its turn is not written), so this
+/// bounds their descriptions alone: about 2 MiB.
+const QUEUED_MAX: u64 = 8192;
 
 /// What is known of the versions on disk takes at most one part in this many of the memory ...
 const TABLE_PART: u64 = 16;
@@ -83,8 +84,8 @@ pub struct DiskGauges {
     pub bytes: u64,
     /// Versions on disk.
     pub versions: usize,
-    /// Bytes in memory that wait to be written.
-    pub queued_bytes: u64,
+    /// Parts of blocks that wait to be written.
+    pub queued: u64,
     /// Bytes read from disk.
     pub read_bytes: u64,
     /// Bytes written to disk.
@@ -101,7 +102,7 @@ pub struct DiskGauges {
 
 #[derive(Default)]
 struct Counters {
-    queued_bytes: AtomicU64,
+    queued: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
     dropped_bytes: AtomicU64,
@@ -123,7 +124,6 @@ struct Inner {
     directory: RwLock<Option<Arc<Directory>>>,
     jobs: mpsc::UnboundedSender<Job>,
     reads: Arc<Semaphore>,
-    queue_bytes_max: u64,
     versions_max: usize,
     /// Whether it was said why the tier is off, or that a piece is damaged: each is said once, until it is mended.
     told_off: AtomicBool,
@@ -144,7 +144,6 @@ impl DiskTier {
             directory: RwLock::new(None),
             jobs,
             reads: Arc::new(Semaphore::new(READS_MAX)),
-            queue_bytes_max: memory_bytes / QUEUE_PART,
             versions_max: usize::try_from(memory_bytes / TABLE_PART / TABLE_ENTRY_BYTES).unwrap_or(usize::MAX),
             told_off: AtomicBool::new(false),
             told_corrupt: AtomicBool::new(false),
@@ -182,7 +181,7 @@ impl DiskTier {
             scanned: directory.as_ref().is_some_and(|directory| directory.is_scanned()),
             bytes: table.as_ref().map_or(0, |table| table.bytes()),
             versions: table.as_ref().map_or(0, |table| table.len()),
-            queued_bytes: counters.queued_bytes.load(Ordering::Relaxed),
+            queued: counters.queued.load(Ordering::Relaxed),
             read_bytes: counters.read_bytes.load(Ordering::Relaxed),
             written_bytes: counters.written_bytes.load(Ordering::Relaxed),
             dropped_bytes: counters.dropped_bytes.load(Ordering::Relaxed),
@@ -196,12 +195,12 @@ impl DiskTier {
     /// when the disk does not keep up. Never waits.
     pub(super) fn keep(&self, key: Key, length: u64, index: u64, block: &Arc<Block>, range: Range<u64>) {
         let counters = &self.inner.counters;
-        let (bytes, pinned) = (range.end - range.start, block.capacity());
-        let queued = counters.queued_bytes.fetch_add(pinned, Ordering::Relaxed) + pinned;
-        let fits = queued <= self.inner.queue_bytes_max && self.inner.directory.read().is_some();
-        let job = Job::Keep(Keep { key, length, index, block: Arc::clone(block), range });
+        let bytes = range.end - range.start;
+        let queued = counters.queued.fetch_add(1, Ordering::Relaxed);
+        let fits = queued < QUEUED_MAX && self.inner.directory.read().is_some();
+        let job = Job::Keep(Keep { key, length, index, block: Arc::downgrade(block), range });
         if !fits || self.inner.jobs.send(job).is_err() {
-            counters.queued_bytes.fetch_sub(pinned, Ordering::Relaxed);
+            counters.queued.fetch_sub(1, Ordering::Relaxed);
             counters.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
@@ -234,7 +233,7 @@ impl DiskTier {
 
     /// Whether a version may be on disk, now or when what is queued is written. Never waits.
     fn may_have(&self, key: &Key) -> bool {
-        let queued = self.inner.counters.queued_bytes.load(Ordering::Relaxed) > 0;
+        let queued = self.inner.counters.queued.load(Ordering::Relaxed) > 0;
         self.inner.directory().is_some_and(|directory| queued || directory.may_have(FileId::of(key)))
     }
 }

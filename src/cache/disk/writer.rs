@@ -53,7 +53,8 @@ pub(super) struct Keep {
     /// Of the version.
     pub(super) length: u64,
     pub(super) index: u64,
-    pub(super) block: Arc<Block>,
+    /// Not pinned: readers may need the memory sooner than the disk takes it.
+    pub(super) block: Weak<Block>,
     pub(super) range: Range<u64>,
 }
 
@@ -97,16 +98,13 @@ impl Writer {
                 let _ = told.send(());
                 continue;
             }
-            let pinned = match &job {
-                Job::Keep(keep) => keep.block.capacity(),
-                _ => 0,
-            };
+            let is_queued = matches!(job, Job::Keep(_));
             if let Some(directory) = directory.as_ref().filter(|_| inner.directory().is_some())
                 && let Err(error) = self.job(inner, directory, job)
             {
                 self.failed(inner, directory, &error);
             }
-            inner.counters.queued_bytes.fetch_sub(pinned, Ordering::Relaxed);
+            inner.counters.queued.fetch_sub(u64::from(is_queued), Ordering::Relaxed);
         }
     }
 
@@ -123,17 +121,18 @@ impl Writer {
     }
 
     fn keep(&mut self, inner: &Inner, directory: &Directory, keep: &Keep) -> io::Result<()> {
-        if self.paused_until.is_some_and(|end| end > Instant::now()) {
-            inner.counters.dropped_bytes.fetch_add(keep.range.end - keep.range.start, Ordering::Relaxed);
-            return Ok(());
-        }
-        let id = FileId::of(&keep.key);
         let bytes = keep.range.end - keep.range.start;
+        let paused = self.paused_until.is_some_and(|end| end > Instant::now());
+        let Some(block) = keep.block.upgrade().filter(|_| !paused) else {
+            inner.counters.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
+            return Ok(());
+        };
+        let id = FileId::of(&keep.key);
         if !self.make_room(inner, directory, id, bytes) {
             inner.counters.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
             return Ok(());
         }
-        let Some(slice) = keep.block.slice(&keep.range) else { return Ok(()) };
+        let Some(slice) = block.slice(&keep.range) else { return Ok(()) };
         let found = if directory.may_have(id) { directory.version(id, &keep.key, keep.length)? } else { None };
         let file = match found {
             Some(file) => file,
