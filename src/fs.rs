@@ -40,6 +40,7 @@ mod last_close;
 mod latch;
 mod lease;
 mod list;
+mod local_copy;
 mod lock;
 mod lookup;
 mod lost_found;

@@ -11,6 +11,7 @@
 //! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
 //! | `lock_caller` | which call a locking thread is in, and whether a signal ends its wait |
 //! | `open_handles` | what one kernel has open, to release what it forgets at the end |
+//! | `passthrough` | files that the kernel reads from the node's disk without us |
 //! | `notifier` | tells the kernel what changed behind its back |
 //!
 //! The process must never hold a descriptor, or call stat(2), inside one of its own mounts: it would wait for itself.
@@ -25,6 +26,7 @@ mod lock_caller;
 mod mount;
 mod notifier;
 mod open_handles;
+mod passthrough;
 mod session;
 
 pub use error::Error;

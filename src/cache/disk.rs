@@ -6,6 +6,7 @@
 //!
 //! - [`file`]: one version on disk, and when its pieces are believed. [`table`]: what is there, and what goes first.
 //! - [`directory`]: lock, scan, open files. [`writer`]: the one who changes anything. [`fill`]: the way into memory.
+//!   [`whole`]: a version that others may read by themselves.
 //!
 //! Knows nothing of inodes or FUSE. No function that touches the disk runs on a thread that answers requests: readers have
 //! a bounded number of blocking threads, the writer has one.
@@ -14,6 +15,7 @@ mod directory;
 mod file;
 mod fill;
 mod table;
+mod whole;
 mod writer;
 
 use std::{fmt, io, ops::Range, path::PathBuf};

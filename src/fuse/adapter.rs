@@ -28,6 +28,7 @@ use super::{
     lock_caller,
     mount::REQUEST_BYTES_MAX,
     open_handles::OpenHandles,
+    passthrough::Passthrough,
 };
 
 /// Entries asked for at a time: enough to fill a reply of most kernels, few enough not to be thrown away by the others.
@@ -65,6 +66,7 @@ pub(super) struct Adapter {
     pub(super) view: Arc<View>,
     pub(super) dispatch: Dispatch,
     pub(super) open: Arc<OpenHandles>,
+    pub(super) passthrough: Arc<Passthrough>,
     /// INIT features that are not used although the kernel has them (tests of older kernels' behaviour).
     pub(super) masked_features: u64,
     /// Whether reads move access times (not with `noatime`).
@@ -101,6 +103,9 @@ impl Filesystem for Adapter {
                 // What an older kernel does not have, it does without.
                 let _ = config.add_capabilities(feature);
             }
+        }
+        if self.fs.has_local_copies() && self.masked_features & InitFlags::FUSE_PASSTHROUGH.bits() == 0 {
+            self.passthrough.negotiate(config);
         }
         let refused = |_| io::Error::from(io::ErrorKind::InvalidInput);
         config.set_max_write(REQUEST_BYTES_MAX).map_err(refused)?;
@@ -228,11 +233,15 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = self.context(request);
-        let work = async move { fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await };
-        let open = Arc::clone(&self.open);
-        self.dispatch.start("open", reply, work, move |reply, handle| {
+        let (open, passthrough) = (Arc::clone(&self.open), Arc::clone(&self.passthrough));
+        let by_itself = passthrough.is_enabled();
+        let work = async move {
+            let handle = fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await?;
+            Ok((handle, if by_itself { fs.local_copy(handle).await } else { None }))
+        };
+        self.dispatch.start("open", reply, work, move |reply, (handle, copy)| {
             open.add_file(handle);
-            reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
+            passthrough.answer(reply, inode, FileHandle(handle.0), copy);
         });
     }
 
@@ -327,6 +336,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.open.remove_file(HandleId(handle.0));
+        self.passthrough.released(inode);
         let fs = Arc::clone(&self.fs);
         let work = async move {
             let saved = fs.release(HandleId(handle.0)).await;

@@ -28,6 +28,7 @@ use super::{
     dispatch::{Dispatch, InFlight},
     mount, notifier,
     open_handles::OpenHandles,
+    passthrough::Passthrough,
 };
 
 /// Threads that read requests. Each answers what memory holds and hands the rest to tasks, so few are needed; more than
@@ -94,6 +95,7 @@ pub struct Session {
     phase: watch::Receiver<Phase>,
     in_flight: Arc<InFlight>,
     open: Arc<OpenHandles>,
+    passthrough: Arc<Passthrough>,
     /// The mount point is not ours to detach any more.
     disowned: AtomicBool,
 }
@@ -150,6 +152,12 @@ impl Session {
     #[must_use]
     pub fn panics(&self) -> u64 {
         self.in_flight.panics()
+    }
+
+    /// Opens after which the kernel reads from the node's disk without us.
+    #[must_use]
+    pub fn handed_over(&self) -> u64 {
+        self.passthrough.handed_over()
     }
 
     /// Waits until the mount is no longer served, whoever ended it. Cancel-safe.
@@ -239,12 +247,13 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     let device = mount::mount_at(&mount_point, options)?;
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
-    let open = Arc::new(OpenHandles::default());
+    let (open, passthrough) = (Arc::new(OpenHandles::default()), Arc::new(Passthrough::default()));
     let adapter = Adapter {
         fs: Arc::clone(&fs),
         view: Arc::clone(&view),
         dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
         open: Arc::clone(&open),
+        passthrough: Arc::clone(&passthrough),
         masked_features: options.masked_features,
         access_times: !options.no_atime,
     };
@@ -269,7 +278,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     });
     thread.map_err(undo)?;
     let disowned = AtomicBool::new(false);
-    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, disowned };
+    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, passthrough, disowned };
     runtime.spawn(close(session.ending(notifier), ended, phase_out));
     Ok(session)
 }

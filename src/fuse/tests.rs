@@ -2,6 +2,7 @@
 //! limit, and the mount is detached when a test fails.
 
 mod memory;
+mod passthrough;
 
 use std::{
     fs,

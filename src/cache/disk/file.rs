@@ -23,6 +23,8 @@ use std::{
 use crc64fast_nvme::Digest;
 use sha2::{Digest as _, Sha256};
 
+use crate::sync::{AtomicBool, Ordering};
+
 use super::super::{block::PIECE_BYTES, registry::Key};
 
 /// First bytes of an index; the last one counts formats. A file of another format is not believed, so it is replaced.
@@ -37,6 +39,9 @@ const HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 /// Room for the key: the rest of the header but its checksum. Longer ones (a name of over a thousand letters that take three
 /// bytes each) are not kept on disk.
 const KEY_BYTES_MAX: usize = WORDS_AT as usize - HEADER_BYTES - 8;
+
+/// Pieces read at once when a version is checked.
+const VERIFY_PIECES: u64 = 8;
 
 /// What files are made with: they hold what their readers' credentials protect.
 const FILE_MODE: u32 = 0o600;
@@ -87,9 +92,16 @@ pub(super) struct VersionFile {
     index: File,
     length: u64,
     salt: u64,
+    /// All of it was there and right. Pieces that are there are never written again.
+    verified: AtomicBool,
+    verifying: AtomicBool,
 }
 
 impl VersionFile {
+    fn new(data: File, index: File, length: u64, salt: u64) -> Self {
+        Self { data, index, length, salt, verified: AtomicBool::new(false), verifying: AtomicBool::new(false) }
+    }
+
     /// Opens a version; `None` when it is not there, or what is there is not to be believed.
     ///
     /// # Errors
@@ -106,7 +118,7 @@ impl VersionFile {
         let salt = parse_header(&header[..filled])
             .filter(|(found, _, text)| believed && *found == length && *text == encode(key))
             .map(|(_, salt, _)| salt);
-        Ok(salt.map(|salt| Self { data, index, length, salt }))
+        Ok(salt.map(|salt| Self::new(data, index, length, salt)))
     }
 
     /// Makes the files of a version without a piece. `None` when its key is too long to be kept.
@@ -132,7 +144,7 @@ impl VersionFile {
         let index = create_new(&id.path(root, "index"))?;
         let salt = RandomState::new().build_hasher().finish();
         index.write_all_at(&header(length, salt, &text), 0)?;
-        Ok(Some(Self { data, index, length, salt }))
+        Ok(Some(Self::new(data, index, length, salt)))
     }
 
     /// The words of some pieces.
@@ -223,6 +235,51 @@ impl VersionFile {
         }
         self.data.set_len(length)?;
         self.index.write_all_at(&header(length, self.salt, &text), 0)
+    }
+
+    /// Checks that all of it is there and right. Otherwise says how many pieces are wrong, and takes back the first.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn verify(&self) -> io::Result<Option<u64>> {
+        let pieces = self.length.div_ceil(PIECE_BYTES);
+        let mut buffer = vec![0; (VERIFY_PIECES * PIECE_BYTES) as usize];
+        for first in (0..pieces).step_by(VERIFY_PIECES as usize) {
+            let end = pieces.min(first + VERIFY_PIECES);
+            let words = self.words(&(first..end))?;
+            if words.contains(&0) {
+                return Ok(Some(0));
+            }
+            let bytes = (self.length - first * PIECE_BYTES).min(buffer.len() as u64) as usize;
+            let right = self.read(first, &words, &mut buffer[..bytes])?;
+            if right < bytes {
+                let wrong = first + right as u64 / PIECE_BYTES;
+                self.forget(&(wrong..wrong + 1))?;
+                return Ok(Some(1));
+            }
+        }
+        self.verified.store(true, Ordering::Release);
+        Ok(None)
+    }
+
+    /// Whether it was found to be whole and right.
+    pub(super) fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
+    }
+
+    /// True for the first one who asks, who is to do it.
+    pub(super) fn begin_verifying(&self) -> bool {
+        !self.verifying.swap(true, Ordering::Relaxed)
+    }
+
+    /// Somebody else may do it.
+    pub(super) fn end_verifying(&self) {
+        self.verifying.store(false, Ordering::Relaxed);
+    }
+
+    /// The bytes as a file of their own, for who has seen that all of them are right.
+    pub(super) fn data(&self) -> &File {
+        &self.data
     }
 
     /// The index, whose modification time is when the version was last used.

@@ -251,6 +251,7 @@ async fn the_budget_holds_and_what_was_used_longest_ago_goes_first() {
     let second = Process::start(&store, &options).await;
     assert_eq!(second.read("29", 29, MIB, 0..MIB).await, 0);
     assert!(second.read("1", 1, MIB, 0..MIB).await > 0);
+    second.flush().await;
     assert_eq!(second.gauges().bytes, disk_bytes(&options));
 }
 
