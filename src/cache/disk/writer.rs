@@ -62,12 +62,17 @@ pub(super) struct Keep {
 pub(super) async fn run(tier: Weak<Inner>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     let mut writer = Writer::default();
     loop {
-        let mut batch = Vec::new();
         let off = tier.upgrade().is_some_and(|inner| inner.directory().is_none());
-        let next = jobs.recv_many(&mut batch, BATCH_JOBS);
+        let next = jobs.recv();
         // While the disk is given up, somebody must try again; else an idle tier wakes nobody.
         let received = if off { timeout(PAUSE, next).await.ok() } else { Some(next.await) };
-        let Some(inner) = tier.upgrade().filter(|_| received != Some(0)) else { return };
+        let Some(inner) = tier.upgrade().filter(|_| !matches!(received, Some(None))) else { return };
+        let mut batch = Vec::from_iter(received.flatten());
+        while batch.len() < BATCH_JOBS
+            && let Ok(job) = jobs.try_recv()
+        {
+            batch.push(job);
+        }
         let worked = spawn_blocking(move || {
             writer.work(&inner, batch);
             writer
