@@ -254,6 +254,12 @@ impl Cache {
         Opening::claim(&self.shared, content, bytes)
     }
 
+    /// As [`Self::claim_beginning`], for bytes that nobody has asked for yet: their memory counts as prefetch.
+    #[must_use]
+    pub fn claim_ahead(&self, content: &Arc<Content>, bytes: u64) -> Option<Opening> {
+        Opening::claim_ahead(&self.shared, content, bytes)
+    }
+
     /// Puts bytes at `offset` of a content in, as far as they cover whole pieces (the content's last piece may be short)
     /// and memory is to be had without taking it from readers. They must be the content's bytes.
     pub fn insert(&self, content: &Arc<Content>, offset: u64, bytes: &[u8]) {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
-//! | how bytes come | `open`, `opening`, `read`, `growth`, `seek` |
+//! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | files without a name | `remove`, `orphan` |
@@ -58,6 +58,7 @@ mod read;
 mod remove;
 mod rename;
 mod seek;
+mod siblings;
 mod spool;
 mod stage;
 mod table;
@@ -89,6 +90,7 @@ pub use xattr::SetXattr;
 use crate::{
     blob::{BlobName, BlobStore, RequestLimits},
     cache::{Cache, DirtyShare, Pool},
+    sync::AtomicUsize,
 };
 use attributes::Attributes;
 use directory::NameMemory;
@@ -106,6 +108,9 @@ pub const BLOCK_DIVISOR_MAX: u64 = 4096;
 /// How old appended bytes get when `append-age` does not say otherwise: who follows a log looks that often, and a request
 /// every five seconds is little for a log that is written all the time.
 pub const APPEND_AGE_DEFAULT: Duration = Duration::from_secs(5);
+/// How old an answer fetched ahead may be that an open rests on when `sibling-age` does not say otherwise: below what a
+/// person notices, and far longer than a program that reads a directory through takes from one small file to the next.
+pub const SIBLING_AGE_DEFAULT: Duration = Duration::from_secs(1);
 /// Stands for "never expires" where the kernel wants a number: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -133,6 +138,8 @@ pub struct Settings {
     pub consistency: Consistency,
     /// How old names and attributes may be.
     pub metadata_ttl: Duration,
+    /// How old an answer fetched ahead may be that an open rests on; zero: nothing is fetched ahead of an open.
+    pub sibling_age: Duration,
     /// How old appended bytes get before they are saved without being asked to; zero: never.
     pub append_age: Duration,
     /// How long requests may take.
@@ -157,6 +164,7 @@ impl Default for Settings {
             scope: String::new(),
             consistency: Consistency::default(),
             metadata_ttl: METADATA_TTL_DEFAULT,
+            sibling_age: SIBLING_AGE_DEFAULT,
             append_age: APPEND_AGE_DEFAULT,
             limits: RequestLimits::STANDARD,
             escape_names: false,
@@ -196,6 +204,8 @@ pub struct FileSystem {
     writer: stage::Writer,
     hierarchy: hierarchy::Hierarchy,
     checked_opens: open::CheckedOpens,
+    /// The window of the last directory that was read through: the next one begins with it.
+    walking: AtomicUsize,
     /// What it may hold of the memory for dirty data.
     dirty_share: DirtyShare,
     /// Who we are to the hidden copies of our open files.
@@ -232,6 +242,7 @@ impl FileSystem {
             views: Views::default(),
             writer,
             checked_opens: open::CheckedOpens::default(),
+            walking: AtomicUsize::new(0),
             hierarchy: hierarchy::Hierarchy::new(account.hierarchical),
             orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),

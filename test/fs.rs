@@ -41,6 +41,10 @@ mod reading;
 mod refusals;
 #[path = "fs/renames.rs"]
 mod renames;
+#[path = "fs/requests.rs"]
+mod requests;
+#[path = "fs/siblings.rs"]
+mod siblings;
 #[path = "fs/tags.rs"]
 mod tags;
 #[path = "fs/unsaved.rs"]

@@ -12,9 +12,11 @@ use crate::{
 
 use super::{
     Shared,
-    block::{BLOCK_BYTES, Pieces},
+    block::{Block, Pieces},
+    budget::Class,
     content::Content,
     fetch::{Run, claim_runs},
+    stream::block_length,
 };
 
 /// The right to fill the beginning of a content. Dropping it lets others fetch these bytes.
@@ -26,14 +28,29 @@ pub struct Opening {
 
 impl Opening {
     pub(super) fn claim(shared: &Arc<Shared>, content: &Arc<Content>, bytes: u64) -> Option<Self> {
-        let end = bytes.min(content.length()).min(BLOCK_BYTES);
-        // What the node's disk has need not come again.
-        let on_disk = || shared.disk.as_ref().zip(content.key()).is_some_and(|(disk, key)| disk.has(&key));
-        if end == 0 || on_disk() {
+        if needs_none(shared, content) {
             return None;
         }
-        let block = shared.clean_block(content, 0)?;
-        let run = claim_runs([(0, &block, Pieces::touched_by(&(0..end)))]).into_iter().next()?;
+        Self::claim_in(shared, content, &shared.clean_block(content, 0)?, bytes)
+    }
+
+    pub(super) fn claim_ahead(shared: &Arc<Shared>, content: &Arc<Content>, bytes: u64) -> Option<Self> {
+        if needs_none(shared, content) {
+            return None;
+        }
+        let block = match shared.blocks.peek(content.id(), 0) {
+            Some(block) => block,
+            None => {
+                let buffer = shared.pool.try_buffer(Class::Prefetch, block_length(content, 0))?;
+                shared.blocks.insert(content, 0, Arc::new(Block::new(buffer)))
+            }
+        };
+        Self::claim_in(shared, content, &block, bytes)
+    }
+
+    fn claim_in(shared: &Arc<Shared>, content: &Arc<Content>, block: &Arc<Block>, bytes: u64) -> Option<Self> {
+        let end = bytes.min(block.length());
+        let run = claim_runs([(0, block, Pieces::touched_by(&(0..end)))]).into_iter().next()?;
         let (shared, content) = (Arc::clone(shared), Arc::clone(content));
         (run.range().start == 0).then_some(Self { shared, content, run })
     }
@@ -59,6 +76,12 @@ impl Opening {
             }
         });
     }
+}
+
+/// Whether no byte need come: of an empty blob, and of what the node's disk has.
+fn needs_none(shared: &Shared, content: &Arc<Content>) -> bool {
+    let on_disk = || shared.disk.as_ref().zip(content.key()).is_some_and(|(disk, key)| disk.has(&key));
+    content.length() == 0 || on_disk()
 }
 
 impl std::fmt::Debug for Opening {

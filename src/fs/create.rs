@@ -267,7 +267,7 @@ impl FileSystem {
         self.views.invalidate(Some(&caller.view), &Invalidation::Attributes(directory.number));
     }
 
-    fn blob_at(&self, directory: &Inode, name: &str) -> Result<BlobName> {
+    pub(super) fn blob_at(&self, directory: &Inode, name: &str) -> Result<BlobName> {
         let component = self.naming.component(name.as_ref())?;
         BlobName::new(format!("{}{}", self.directory_prefix(directory.number)?, component.text))
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot create {name:?}: {error}")))

@@ -24,6 +24,7 @@ use std::{
 pub use listing::{Cursor, Listing, Names, Slot};
 pub use memory::NameMemory;
 
+use super::siblings::Walk;
 use crate::{blob::Committed, sync::Mutex};
 
 /// Names known to be absent are dropped all at once past this many: a bound on memory (about 100 bytes each), not on
@@ -62,6 +63,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub struct Directory {
     known: Mutex<Known>,
+    /// How its files are opened, and what was fetched ahead of that.
+    pub walk: Mutex<Walk>,
 }
 
 impl Directory {
@@ -98,6 +101,12 @@ impl Directory {
                 listing
             }
         }
+    }
+
+    /// The last listing, however old: a hint of what comes next, to be checked.
+    #[must_use]
+    pub fn last_listing(&self) -> Option<Arc<Listing>> {
+        self.known.lock().listing.clone()
     }
 
     /// Drops what is known, so that the next question goes to the service.

@@ -61,11 +61,13 @@ impl FileSystem {
         if inode.kind == Kind::Directory {
             return Err(Error::new(libc::EISDIR, "a directory is read with readdir"));
         }
+        let only_reads = !access.write && !access.truncate;
+        let ahead = if only_reads { self.fetch_siblings(&inode) } else { None };
         let checked = self.checked_opens.take(caller.pid);
         let result = match checked {
             Some(checked) if checked == number => Ok(()),
-            _ if self.must_check_open(&inode) => self.check_open(caller, &inode, access).await,
-            _ => Ok(()),
+            _ if !self.must_check_open(&inode) || self.is_answered(&inode, ahead).await => Ok(()),
+            _ => self.check_open(caller, &inode, only_reads).await,
         };
         if let Some(checked) = checked {
             self.table.release(checked, 1);
@@ -91,8 +93,7 @@ impl FileSystem {
         self.settings.consistency == Consistency::CloseToOpen && !ours
     }
 
-    async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>, access: Access) -> Result<()> {
-        let only_reads = !access.write && !access.truncate;
+    async fn check_open(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>, only_reads: bool) -> Result<()> {
         let found = if only_reads { self.successor_with_bytes(inode).await? } else { self.successor(inode).await? };
         let Some(successor) = found else { return Ok(()) };
         // Held until the retry, so that the lookup in between finds it without asking again.

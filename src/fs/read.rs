@@ -85,6 +85,23 @@ impl FileSystem {
         self.read_range(&handle.inode, &range, &handle.stream).await
     }
 
+    /// As [`Self::read`], for the thread that brought the request: only what is in memory, without waiting and without a
+    /// task. After `None`, ask [`Self::read`].
+    #[must_use]
+    pub fn read_now(self: &Arc<Self>, handle: HandleId, offset: u64, size: u32) -> Option<ReadData> {
+        let handle = self.handles.file(handle).ok().filter(|handle| handle.access.read)?;
+        let base = {
+            let state = handle.inode.state.lock();
+            let clean = state.overlay.is_none() && state.committing.is_none();
+            state.base.clone().filter(|_| clean)?
+        };
+        let range = offset..offset.saturating_add(u64::from(size));
+        let found = self.cache().try_read(&base.content, range.clone(), &handle.stream)?;
+        handle.inode.was_read.store(true, Ordering::Relaxed);
+        self.watch_end(&handle.inode, &base, range.end.min(base.content.length()));
+        Some(ReadData::Cached(found))
+    }
+
     /// What is at `range` of an inode, whatever layer it is in.
     pub(super) async fn read_range(
         self: &Arc<Self>,

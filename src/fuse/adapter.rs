@@ -276,12 +276,18 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let fs = Arc::clone(&self.fs);
-        if self.access_times {
-            fs.note_read(HandleId(handle.0));
-        }
-        let work = async move { fs.read(HandleId(handle.0), offset, size).await };
-        self.dispatch.start("read", reply, work, |reply, data| data.with(|bytes| reply.data(bytes)));
+        let handle = HandleId(handle.0);
+        self.dispatch.now("read", || {
+            if self.access_times {
+                self.fs.note_read(handle);
+            }
+            if let Some(data) = self.fs.read_now(handle, offset, size) {
+                return data.with(|bytes| reply.data(bytes));
+            }
+            let fs = Arc::clone(&self.fs);
+            let work = async move { fs.read(handle, offset, size).await };
+            self.dispatch.start("read", reply, work, |reply, data| data.with(|bytes| reply.data(bytes)));
+        });
     }
 
     fn write(

@@ -18,7 +18,7 @@ pub use value::{format_bytes, parse_bytes, parse_duration};
 
 use crate::{
     blob::RequestLimits,
-    fs::{APPEND_AGE_DEFAULT, Consistency, METADATA_TTL_DEFAULT, Settings, ViewSettings},
+    fs::{APPEND_AGE_DEFAULT, Consistency, METADATA_TTL_DEFAULT, SIBLING_AGE_DEFAULT, Settings, ViewSettings},
     fuse::SessionOptions,
 };
 
@@ -45,6 +45,8 @@ pub struct MountOptions {
     pub dir_mode: Option<u32>,
     /// How old names and attributes may be.
     pub metadata_ttl: Option<Duration>,
+    /// How old an answer fetched ahead may be that an open rests on.
+    pub sibling_age: Option<Duration>,
     /// How old appended bytes get before they are saved.
     pub append_age: Option<Duration>,
     /// How long a read or an operation on names may take.
@@ -154,6 +156,7 @@ impl MountOptions {
             prefix: self.prefix.clone().unwrap_or_default(),
             consistency: self.consistency.unwrap_or_default(),
             metadata_ttl: self.metadata_ttl.unwrap_or(METADATA_TTL_DEFAULT),
+            sibling_age: self.sibling_age.unwrap_or(SIBLING_AGE_DEFAULT),
             append_age: self.append_age.unwrap_or(APPEND_AGE_DEFAULT),
             escape_names: self.escape_names,
             read_only: self.read_only,

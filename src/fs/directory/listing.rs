@@ -203,13 +203,33 @@ impl Listing {
         self.use_now();
         let slots = self.slots.lock();
         let kept = slots.kept(name).filter(|kept| !kept.packed.is_gone())?;
-        Some(Slot {
-            name: Arc::from(name),
+        Some(self.unpacked(kept, &slots.shared))
+    }
+
+    fn unpacked(&self, kept: &Kept, shared: &Shared) -> Slot {
+        Slot {
+            name: Arc::from(kept.packed.name()),
             number: kept.number,
             kind: kept.packed.kind(),
-            properties: kept.packed.properties(&slots.shared).map(Arc::new),
+            properties: kept.packed.properties(shared).map(Arc::new),
             seen: self.instant(kept.seen),
-        })
+        }
+    }
+
+    /// The position of `name`.
+    #[must_use]
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.slots.lock().position(name)
+    }
+
+    /// Up to `count` slots that are there from position `from`, gaps left out, each with its position. No reader of the
+    /// directory: what was given up is not read again.
+    #[must_use]
+    pub fn slots_from(&self, from: usize, count: usize) -> Vec<(usize, Slot)> {
+        let slots = self.slots.lock();
+        let behind = slots.slots.iter().enumerate().skip(from.saturating_sub(slots.first));
+        let there = behind.filter(|(_, kept)| !kept.packed.is_gone()).take(count);
+        there.map(|(at, kept)| (slots.first + at, self.unpacked(kept, &slots.shared))).collect()
     }
 
     /// What `name` is, if it is there.
@@ -340,9 +360,12 @@ impl Slots {
         self.first + self.slots.len()
     }
 
+    fn position(&self, name: &str) -> Option<usize> {
+        self.index.find(self.hasher.hash_one(name), |at| self.name_at(*at) == name).map(|at| *at as usize)
+    }
+
     fn kept(&self, name: &str) -> Option<&Kept> {
-        let position = self.index.find(self.hasher.hash_one(name), |at| self.name_at(*at) == name)?;
-        self.slots.get(*position as usize - self.first)
+        self.slots.get(self.position(name)? - self.first)
     }
 
     fn name_at(&self, position: u32) -> &str {

@@ -127,6 +127,14 @@ fn deadline(text: &str) -> Result<Duration, String> {
     if asked < Duration::from_secs(1) { Err("a duration of at least 1s".to_owned()) } else { Ok(asked) }
 }
 
+/// An answer older than this would be no check any more, but a matter of `consistency` and `metadata-ttl`.
+const SIBLING_AGE_MAX: Duration = Duration::from_secs(10);
+
+fn sibling_age(text: &str) -> Result<Duration, String> {
+    let asked = parse_duration(text)?;
+    if asked > SIBLING_AGE_MAX { Err("a duration of at most 10s".to_owned()) } else { Ok(asked) }
+}
+
 /// libfuse and blobfuse have several timeouts where we have one: the shortest asked for keeps every one of them.
 fn kernel_timeout(options: &mut MountOptions, text: &str) -> Result<(), String> {
     let asked = parse_duration(text)?;
@@ -190,6 +198,13 @@ pub const TABLE: &[Row] = &[
         "close-to-open",
         "close-to-open: an open sees every close that returned before it. exclusive: nobody else writes, nothing expires. immutable: blobs never change; read-only.",
         |o, v| assign(&mut o.consistency, consistency(v).map(Some)),
+    ),
+    sets(
+        "sibling-age",
+        Takes::Duration,
+        "1s",
+        "Small files of a directory that is read through are fetched ahead; how old the answer may be that their open rests on, at most 10s. 0: none is fetched ahead, and every open asks for itself.",
+        |o, v| assign(&mut o.sibling_age, sibling_age(v).map(Some)),
     ),
     sets(
         "append-age",
