@@ -24,15 +24,16 @@ pub const BUFFER_BYTES_MAX: usize = BUFFER_BYTES[2];
 /// Bytes mapped at a time. Only addresses are taken: pages become resident when they are first written.
 const MAPPING_BYTES: usize = 16 << 20;
 
-/// Memory that is asked of the kernel at a time where all of it is about to be filled: a huge page, where there are any.
-/// First touches of 448 MiB took 0.12 s/GiB so, 0.43 page by page, and a reader or writer is often over before a buffer
-/// is used twice. It also makes copies out of it into the kernel cheaper, which looks up each page.
-const POPULATE_BYTES: usize = 2 << 20;
+/// Memory that is asked of the kernel at a time where all of it is about to be filled. First touches of 448 MiB took 0.30
+/// s/GiB so, 0.42 with a fault a page, and a reader or writer is often over before a buffer is used twice. Not by huge
+/// pages: 0.12 where their memory is warm, but 2.1 in a machine that hands free memory back to its host, which it does in
+/// blocks of just their size.
+const POPULATE_BYTES: usize = BUFFER_BYTES_MAX;
 
 /// Warm memory tolerated beyond the budget, so that a full cache can swap a block without a system call.
 const WARM_SLACK_BYTES: u64 = 4 << 20;
 
-const _: () = assert!(MAPPING_BYTES.is_multiple_of(POPULATE_BYTES) && POPULATE_BYTES.is_multiple_of(BUFFER_BYTES_MAX));
+const _: () = assert!(MAPPING_BYTES.is_multiple_of(POPULATE_BYTES));
 
 /// What becomes of a buffer's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl Fresh {
         let start = self.next.filter(|_| self.left >= bytes)?;
         let mut populate = None;
         if filled == Filled::Whole && bytes > BUFFER_BYTES[0] && self.populated < bytes {
-            // To the end of a huge page, whose start is skipped when buffers were taken without asking.
+            // To where a whole number of them is left: buffers may have been taken without asking.
             let unasked = self.left - self.populated;
             let length = (unasked - 1) % POPULATE_BYTES + 1;
             // SAFETY: inside the mapping: `populated` and `length` together are at most `left`.
@@ -118,13 +119,10 @@ struct Slot(NonNull<u8>);
 // SAFETY: a slot is the sole right to a range of a private anonymous mapping; nothing in it belongs to a thread.
 unsafe impl Send for Slot {}
 
-/// One anonymous mapping, unmapped with the pool. Longer than what is used of it, for the alignment of huge pages.
+/// One anonymous mapping, unmapped with the pool.
 struct Mapping {
     start: NonNull<u8>,
 }
-
-/// What a mapping takes of the address space.
-const MAPPING_RAW_BYTES: usize = MAPPING_BYTES + POPULATE_BYTES;
 
 // SAFETY: only the address for munmap; any thread may unmap.
 unsafe impl Send for Mapping {}
@@ -132,7 +130,7 @@ unsafe impl Send for Mapping {}
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `Mapping::new` and every `Buffer` in it holds the `Inner` that owns us.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), MAPPING_RAW_BYTES) };
+        unsafe { libc::munmap(self.start.as_ptr().cast(), MAPPING_BYTES) };
     }
 }
 
@@ -143,7 +141,7 @@ impl Mapping {
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                MAPPING_RAW_BYTES,
+                MAPPING_BYTES,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
@@ -157,15 +155,8 @@ impl Mapping {
         // A huge page would make 2 MiB resident for a touched 4 KiB: the budget could not be kept. A refusal (kernels
         // without huge pages) is what we want anyway.
         // SAFETY: advice on the range just mapped.
-        unsafe { libc::madvise(start.as_ptr().cast(), MAPPING_RAW_BYTES, libc::MADV_NOHUGEPAGE) };
+        unsafe { libc::madvise(start.as_ptr().cast(), MAPPING_BYTES, libc::MADV_NOHUGEPAGE) };
         Some(Self { start })
-    }
-
-    /// The first place where a huge page can lie; [`MAPPING_BYTES`] follow.
-    fn aligned(&self) -> NonNull<u8> {
-        let behind = self.start.align_offset(POPULATE_BYTES);
-        // SAFETY: less than POPULATE_BYTES behind the start of a mapping that is longer than it by so much.
-        unsafe { self.start.add(behind) }
     }
 }
 
@@ -177,14 +168,11 @@ impl Slot {
     }
 }
 
-/// Makes pages resident with three system calls instead of a fault each. What the kernel refuses (before Linux 5.14) comes
-/// by faults.
+/// Makes pages resident with one system call instead of a fault each. What the kernel refuses (before Linux 5.14) comes by
+/// faults.
 fn populate((start, bytes): (NonNull<u8>, usize)) {
-    // Only while these pages are made: later the kernel must not join what we gave back page by page.
-    for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE, libc::MADV_NOHUGEPAGE] {
-        // SAFETY: advice that changes no byte, on page-aligned memory of our own mappings.
-        unsafe { libc::madvise(start.as_ptr().cast(), bytes, advice) };
-    }
+    // SAFETY: advice that changes no byte, on page-aligned memory of our own mappings.
+    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
 }
 
 impl Pool {
@@ -302,7 +290,7 @@ impl State {
                 let layout = std::alloc::Layout::new::<[u8; MAPPING_BYTES]>();
                 std::alloc::handle_alloc_error(layout)
             };
-            self.sizes[size].fresh = Fresh { next: Some(mapping.aligned()), left: MAPPING_BYTES, populated: 0 };
+            self.sizes[size].fresh = Fresh { next: Some(mapping.start), left: MAPPING_BYTES, populated: 0 };
             self.mappings.push(mapping);
         }
         match self.sizes[size].fresh.take(bytes, filled) {
@@ -443,8 +431,7 @@ mod tests {
         let take = |filled| pool.take(pool.budget().try_reserve(Class::Demand, 1 << 20).unwrap(), MIB, filled);
         let first = take(Filled::Whole);
         let partly = take(Filled::Partly);
-        // The huge page had room for two.
-        assert_eq!((resident_pages(&first), resident_pages(&partly)), (256, 256));
+        assert_eq!((resident_pages(&first), resident_pages(&partly)), (256, 0));
         let partly = [partly, take(Filled::Partly), take(Filled::Partly), take(Filled::Partly)];
         assert_eq!(partly[1..].iter().map(resident_pages).sum::<usize>(), 0);
         // Never more than is asked for: to the end of the mapping all buffers are of the pool, each once.
