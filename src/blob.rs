@@ -16,6 +16,7 @@ mod error;
 mod hierarchy;
 mod lease;
 mod limit;
+mod link;
 mod name;
 mod remedy;
 mod retry;
@@ -28,6 +29,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use hierarchy::{AccessControl, DIRECTORY_MARK, HierarchicalStore, MODE_BITS};
 pub use lease::{LEASE_DURATION, LeaseId, Leases};
 pub use limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate};
+pub use link::LinkEstimate;
 pub use name::{BlobName, InvalidName};
 pub use retry::RequestLimits;
 pub use store::{

@@ -53,6 +53,7 @@ use super::{
     ListRequest, ListedBlock, Metadata, Result, WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
+    link::{Link, LinkEstimate},
     retry::RequestLimits,
 };
 use crate::credential::{CredentialPolicy, CredentialSlot};
@@ -142,7 +143,8 @@ impl AzureStore {
             None,
         );
         let host = location.host().to_owned();
-        let engine = Engine { pipeline, slot: credentials, gate: connections.gate.clone(), host };
+        let (gate, link) = (connections.gate.clone(), Link::default());
+        let engine = Engine { pipeline, slot: credentials, gate, link, host };
         let identity = location.identity();
         let shared = Shared {
             location,
@@ -237,6 +239,7 @@ fn new_call(operation: &'static str, method: Method, resource: String, url: Url,
         body: Body::new(),
         deadline: Deadline::Names,
         buffered: false,
+        measured: false,
     }
 }
 
@@ -262,6 +265,10 @@ impl BlobStore for AzureStore {
 
     fn limits(&self) -> RequestLimits {
         self.limits
+    }
+
+    fn link(&self) -> Option<LinkEstimate> {
+        self.engine().link.estimate()
     }
 
     async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download> {

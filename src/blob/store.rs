@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use super::{BlobName, Body, HierarchicalStore, Leases, RequestLimits, Result};
+use super::{BlobName, Body, HierarchicalStore, Leases, LinkEstimate, RequestLimits, Result};
 
 /// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -267,6 +267,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// How long its calls may take, for those who wait for calls of others.
     fn limits(&self) -> RequestLimits {
         RequestLimits::STANDARD
+    }
+
+    /// What is known of the link to it, where something measures that: how much to ask for at once follows from it.
+    fn link(&self) -> Option<LinkEstimate> {
+        None
     }
 
     /// Reads `range` of a blob. A range behind the end delivers nothing and is no error.

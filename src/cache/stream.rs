@@ -1,41 +1,34 @@
-//! Notices that a handle is read in order, and fetches ahead of it.
+//! Notices how a handle is read, and fetches ahead of it: in order, backwards, or in equal steps.
 //!
 //! A [`ReadStream`] belongs to one open handle. It follows up to [`CURSORS_MAX`] places at once (two threads that read
-//! two parts of a file are two cursors). From the second read in order a cursor has a window: bytes in front of the
-//! reader that are fetched, or being fetched, in parallel GETs of whole blocks. The window doubles when the reader has
-//! to wait for it (it is too small for bandwidth x latency) and halves when memory is refused. It is cancelled when the
-//! handle goes elsewhere or is closed. A window that fails is silent: the reader fetches what is missing and gets the
-//! error then. Knows nothing of how a read is answered.
+//! two parts of a file are two cursors). From the second read in order a cursor has a window (`window`): bytes in front
+//! of the reader that are fetched, or being fetched, in parallel GETs of whole blocks. Reads that are equally far apart
+//! have their next ones fetched piece by piece (`stride`). What is fetched ahead is cancelled when the handle goes
+//! elsewhere or is closed. A window that fails is silent: the reader fetches what is missing and gets the error then.
+//! Knows nothing of how a read is answered.
 
-use std::{collections::VecDeque, ops::Range};
+mod stride;
+mod window;
 
-use crate::sync::tokio::task::AbortHandle;
+use std::ops::Range;
 
-use crate::sync::{Arc, Mutex, Ordering, Weak};
+use crate::sync::{Arc, Mutex, Weak};
 
 use super::{
     Shared,
-    block::{BLOCK_BYTES, Block, Pieces},
-    budget::Class,
+    block::{BLOCK_BYTES, Block},
     content::{Content, ContentId},
-    fetch::claim_runs,
 };
+use stride::Stride;
+use window::Window;
 
 /// Places of one handle that are followed at once (a guess: readers with more are random readers).
 const CURSORS_MAX: usize = 4;
 
-/// First window. Small enough to be cheap when the reader stops after two reads.
-const WINDOW_BYTES_FIRST: u64 = 4 << 20;
-
-/// Smallest window: one block.
-const WINDOW_BYTES_MIN: u64 = BLOCK_BYTES;
-
-/// Largest GET of a window. At 60 MiB/s and 10 ms to the first byte a connection loses 13 % to latency with it; larger
-/// ones need more memory for the same number of connections.
-const PART_BYTES_MAX: u64 = 4 << 20;
-
-/// A window is cut into about so many GETs while it is smaller than that many of the largest.
-const PARTS_OF_A_WINDOW: u64 = 4;
+/// A first read of so many bytes from the start of a file is that of a bulk reader: the kernel asks for 1 MiB only where
+/// the program did or where the file is mapped and read through. Waiting for the second read costs such a reader a round
+/// trip and the time of a block.
+const BULK_READ_BYTES: u64 = BLOCK_BYTES / 2;
 
 /// Reads of the handle elsewhere after which a window is given up.
 const ELSEWHERE_READS_MAX: u64 = 16;
@@ -43,9 +36,6 @@ const ELSEWHERE_READS_MAX: u64 = 16;
 /// How far reads in order may overtake each other, in lengths of the read: the kernel reads ahead with several requests
 /// at once, and session threads take them in any order.
 const DISORDER_READS: u64 = 2;
-
-/// Half-read blocks of all streams pin at most one part in this many of the memory (a guess).
-const CURRENT_SHARE: u64 = 3;
 
 /// What one open handle reads in order. Dropping it cancels what is being fetched ahead.
 pub struct ReadStream {
@@ -57,14 +47,27 @@ pub struct ReadStream {
 #[derive(Default)]
 struct State {
     cursors: Vec<Cursor>,
+    stride: Stride,
     /// Reads of this handle so far.
     reads: u64,
+}
+
+/// Which way a place is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    /// Towards the end of the file.
+    Up,
+    /// Towards its start.
+    Down,
 }
 
 /// One place that is read in order.
 struct Cursor {
     content: ContentId,
-    /// End of the furthest read.
+    direction: Direction,
+    /// Start of the lowest read. The reader's place on the way down.
+    low: u64,
+    /// End of the furthest read. The reader's place on the way up.
     next: u64,
     /// Reads in order so far.
     run: u64,
@@ -73,40 +76,15 @@ struct Cursor {
     window: Option<Window>,
 }
 
-/// What is fetched ahead of a cursor.
-struct Window {
-    content: ContentId,
-    blocks: Arc<super::BlockCache>,
-    active: ActiveWindow,
-    /// Bytes that should be ahead of the reader.
-    target: u64,
-    /// Up to here GETs were issued.
-    issued: u64,
-    /// The window may grow again when the reader has come here.
-    grow_at: u64,
-    /// GETs under way or done, with the end of their range.
-    parts: VecDeque<(u64, AbortHandle)>,
-    /// The block that is half read: pinned, since a reader that stands still for a moment must not find it evicted.
-    current: Option<Arc<Block>>,
-}
-
-/// Counts a living window, so that all share the memory.
-struct ActiveWindow(Arc<crate::sync::AtomicUsize>);
-
-impl Drop for ActiveWindow {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl ReadStream {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         Self { shared: Arc::downgrade(shared), state: Mutex::default() }
     }
 
-    /// Whether a read of `range` would continue what was read before.
+    /// Whether a read of `range` would continue what was read before, upwards.
     pub(super) fn continues(&self, content: &Content, range: &Range<u64>) -> bool {
-        self.state.lock().cursors.iter().any(|cursor| cursor.follows(content.id(), range))
+        let follows = |cursor: &Cursor| !cursor.turns_down(content.id(), range) && cursor.follows(content.id(), range);
+        self.state.lock().cursors.iter().any(follows)
     }
 
     /// Notes a read of `range` and fetches ahead if it is in order. `waited`: the bytes were not there.
@@ -122,24 +100,30 @@ impl ReadStream {
                 cursor.cancel();
             }
         }
-        match state.cursors.iter_mut().find(|cursor| cursor.follows(content.id(), range)) {
-            Some(cursor) => {
+        let (id, cursors) = (content.id(), &mut state.cursors);
+        // Downwards first: a read right below another is within the disorder that a way up allows.
+        let down = cursors.iter().position(|cursor| cursor.turns_down(id, range));
+        let found = down.or_else(|| cursors.iter().position(|cursor| cursor.follows(id, range)));
+        match found {
+            Some(at) => {
+                let cursor = &mut cursors[at];
                 cursor.used = reads;
-                cursor.run += u64::from(range.end > cursor.next);
-                cursor.next = cursor.next.max(range.end);
+                cursor.note(range, down.is_some());
                 cursor.fetch_ahead(&shared, content, waited);
                 if let Some(window) = &mut cursor.window {
                     window.keep(&shared, range.end, last);
                 }
+                state.stride.forget();
             }
             None => {
-                state.start_cursor(Cursor {
-                    content: content.id(),
-                    next: range.end,
-                    run: 1,
-                    used: reads,
-                    window: None,
-                });
+                state.stride.note(&shared, content, range, waited);
+                let bulk = range.start == 0 && range.end >= BULK_READ_BYTES;
+                let mut cursor = Cursor::at(id, range, reads);
+                if bulk {
+                    cursor.run += 1;
+                    cursor.fetch_ahead(&shared, content, false);
+                }
+                state.start_cursor(cursor);
             }
         }
     }
@@ -149,6 +133,7 @@ impl ReadStream {
         let mut state = self.state.lock();
         state.cursors.iter_mut().for_each(Cursor::cancel);
         state.cursors.clear();
+        state.stride.forget();
     }
 }
 
@@ -177,15 +162,58 @@ impl State {
 }
 
 impl Cursor {
-    fn follows(&self, content: ContentId, range: &Range<u64>) -> bool {
+    fn at(content: ContentId, range: &Range<u64>, used: u64) -> Self {
+        let (low, next) = (range.start, range.end);
+        Self { content, direction: Direction::Up, low, next, run: 1, used, window: None }
+    }
+
+    /// Whether a read continues a way down, or begins one: it ends where the only read so far began.
+    fn turns_down(&self, content: ContentId, range: &Range<u64>) -> bool {
+        let begins = self.run == 1 && range.end == self.low;
         let disorder = DISORDER_READS * (range.end - range.start);
-        let furthest = self.window.as_ref().map_or(self.next, |window| window.issued.max(self.next));
-        self.content == content && range.start <= furthest + disorder && range.end + disorder >= self.next
+        let goes_on = self.direction == Direction::Down
+            && range.end <= self.low.saturating_add(disorder)
+            && range.end.saturating_add(disorder) >= self.low;
+        self.content == content && range.start < self.low && (begins || goes_on)
+    }
+
+    fn follows(&self, content: ContentId, range: &Range<u64>) -> bool {
+        if self.content != content {
+            return false;
+        }
+        let disorder = DISORDER_READS * (range.end - range.start);
+        match self.direction {
+            Direction::Up => {
+                let furthest = self.window.as_ref().map_or(self.next, |window| window.reach().max(self.next));
+                range.start <= furthest + disorder && range.end + disorder >= self.next
+            }
+            // Overtaken on the way down.
+            Direction::Down => range.start >= self.low && range.end <= self.low + disorder,
+        }
+    }
+
+    fn note(&mut self, range: &Range<u64>, down: bool) {
+        if down && self.direction == Direction::Up {
+            self.cancel();
+            self.direction = Direction::Down;
+        }
+        self.run += u64::from(down || range.end > self.next);
+        self.low = self.low.min(range.start);
+        self.next = self.next.max(range.end);
+    }
+
+    /// Where the reader is.
+    fn place(&self) -> u64 {
+        match self.direction {
+            Direction::Up => self.next,
+            Direction::Down => self.low,
+        }
     }
 
     fn cancel(&mut self) {
+        let place = self.place();
         if let Some(window) = self.window.take() {
-            window.cancel(self.next);
+            window.cancel(place);
         }
     }
 
@@ -193,118 +221,19 @@ impl Cursor {
         if self.run < 2 || shared.read_ahead_bytes == 0 {
             return;
         }
-        if self.next >= content.length() {
+        let place = self.place();
+        let at_the_end = match self.direction {
+            Direction::Up => place >= content.length(),
+            Direction::Down => place == 0,
+        };
+        if at_the_end {
             // All of it is issued. What is still arriving is wanted by reads that were overtaken: no cancelling.
             self.window = None;
             return;
         }
-        let next = self.next;
-        let window = self.window.get_or_insert_with(|| Window::new(shared, content, next));
-        window.resize(shared, next, waited);
-        window.issue(shared, content, next);
-    }
-}
-
-impl Window {
-    fn new(shared: &Arc<Shared>, content: &Content, next: u64) -> Self {
-        shared.active_windows.fetch_add(1, Ordering::Relaxed);
-        Self {
-            content: content.id(),
-            blocks: Arc::clone(&shared.blocks),
-            active: ActiveWindow(Arc::clone(&shared.active_windows)),
-            target: WINDOW_BYTES_FIRST,
-            issued: next,
-            grow_at: next,
-            parts: VecDeque::new(),
-            current: None,
-        }
-    }
-
-    /// Doubles when the reader had to wait, and keeps to this window's share of the memory.
-    fn resize(&mut self, shared: &Shared, next: u64, waited: bool) {
-        if waited && next >= self.grow_at {
-            self.grow_at = next + self.target / 2;
-            self.target *= 2;
-        }
-        let windows = self.active.0.load(Ordering::Relaxed).max(1) as u64;
-        let share = shared.pool.budget().limit_bytes(Class::Prefetch) / windows;
-        self.target = self.target.min(shared.read_ahead_bytes).min(share).max(WINDOW_BYTES_MIN);
-    }
-
-    /// Pins the block that the reader is in the middle of, while all windows together pin a small part of the memory.
-    fn keep(&mut self, shared: &Shared, read_end: u64, last: Option<&Arc<Block>>) {
-        let windows = self.active.0.load(Ordering::Relaxed) as u64;
-        let few = windows * BLOCK_BYTES <= shared.pool.budget().pool_bytes() / CURRENT_SHARE;
-        let half_read = !read_end.is_multiple_of(BLOCK_BYTES);
-        self.current = last.filter(|_| few && half_read).cloned();
-    }
-
-    /// Issues GETs until the window is full, each as large as the window allows.
-    fn issue(&mut self, shared: &Arc<Shared>, content: &Arc<Content>, next: u64) {
-        self.issued = self.issued.max(next);
-        while self.parts.front().is_some_and(|(end, task)| *end <= next || task.is_finished()) {
-            self.parts.pop_front();
-        }
-        let part = (self.target / PARTS_OF_A_WINDOW / BLOCK_BYTES * BLOCK_BYTES).clamp(BLOCK_BYTES, PART_BYTES_MAX);
-        loop {
-            // To a block boundary, so that no block is fetched by two GETs.
-            let end = ((self.issued + part) / BLOCK_BYTES * BLOCK_BYTES).min(content.length());
-            let full = end > (next + self.target).next_multiple_of(BLOCK_BYTES);
-            if self.issued >= content.length() || full {
-                return;
-            }
-            let reached = self.issue_part(shared, content, self.issued..end);
-            self.issued = reached;
-            if reached < end {
-                self.target = (self.target / 2).max(WINDOW_BYTES_MIN);
-                return;
-            }
-        }
-    }
-
-    /// Fetches what of `range` nobody has or fetches. Returns how far memory went.
-    fn issue_part(&mut self, shared: &Arc<Shared>, content: &Arc<Content>, range: Range<u64>) -> u64 {
-        let mut blocks = Vec::new();
-        let mut reached = range.start;
-        while reached < range.end {
-            let index = reached / BLOCK_BYTES;
-            let start = index * BLOCK_BYTES;
-            let Some(block) = shared.block_ahead(content, index) else { break };
-            let end = range.end.min(start + block.length());
-            blocks.push((index, block, Pieces::touched_by(&(reached - start..end - start))));
-            reached = end;
-        }
-        for mut run in claim_runs(blocks.iter().map(|(index, block, wanted)| (*index, block, *wanted))) {
-            let (end, content, counters) = (run.range().end, Arc::clone(content), Arc::clone(&shared.counters));
-            let disk = shared.disk.clone();
-            counters.prefetches.fetch_add(1, Ordering::Relaxed);
-            let task = shared.runtime.spawn(async move {
-                if let Err(error) = run.fetch(&content, disk.as_ref(), &counters.prefetched_bytes).await {
-                    tracing::debug!(%error, ?content, "fetching ahead failed; a reader will try again");
-                }
-            });
-            self.parts.push_back((end, task.abort_handle()));
-        }
-        reached
-    }
-
-    /// Stops what is being fetched beyond `next`, and lets what was fetched go first when memory is needed.
-    fn cancel(self, next: u64) {
-        self.parts.iter().for_each(|(_, task)| task.abort());
-        for index in next / BLOCK_BYTES..self.issued.div_ceil(BLOCK_BYTES) {
-            self.blocks.abandon(self.content, index);
-        }
-    }
-}
-
-impl Shared {
-    /// The block to fetch ahead into, made if need be; `None` when memory is short.
-    fn block_ahead(&self, content: &Arc<Content>, index: u64) -> Option<Arc<Block>> {
-        if let Some(block) = self.blocks.peek(content.id(), index) {
-            return Some(block);
-        }
-        let buffer = self.pool.try_buffer(Class::Prefetch, block_length(content, index))?;
-        Some(self.blocks.insert(content, index, Arc::new(Block::new(buffer))))
+        let direction = self.direction;
+        let window = self.window.get_or_insert_with(|| Window::new(shared, content, direction, place));
+        window.advance(shared, content, place, waited);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
         Error, ErrorKind, Result,
         classify::{Again, classify},
         limit::{Pass, RequestGate},
+        link::Link,
         retry::{Backoff, RequestLimits},
     },
     credential::CredentialSlot,
@@ -105,6 +106,7 @@ pub(super) struct Engine {
     pub(super) pipeline: Pipeline,
     pub(super) slot: Arc<CredentialSlot>,
     pub(super) gate: RequestGate,
+    pub(super) link: Link,
     pub(super) host: String,
 }
 
@@ -174,12 +176,16 @@ impl Engine {
             request.insert_header("content-length", call.body.len().to_string());
         }
         let context = Context::new().with_value(call.body.clone());
+        let asked = Instant::now();
         let options = PipelineStreamOptions { skip_checks: true, ..PipelineStreamOptions::default() };
         let response = self.pipeline.stream(&context, &mut request, Some(options)).await;
         let response = response.map_err(|error| self.not_answered(call, error))?;
         let status = u16::from(response.status());
         if !(200..300).contains(&status) {
             return Err(self.refused(call, response).await);
+        }
+        if call.measured {
+            self.link.note_first_byte(asked.elapsed());
         }
         let (_, headers, body) = response.deconstruct();
         let mut arriving = Arriving { response: body, _pass: pass };

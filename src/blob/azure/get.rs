@@ -75,7 +75,7 @@ fn ranged(store: &AzureStore, name: &BlobName, range: &Range<u64>) -> Result<Cal
         u64::MAX => format!("bytes={}-", range.start),
         end => format!("bytes={}-{}", range.start, end - 1),
     };
-    Ok(store.blob_call("Get Blob", Method::Get, name)?.header("x-ms-range", value))
+    Ok(store.blob_call("Get Blob", Method::Get, name)?.header("x-ms-range", value).measured())
 }
 
 fn nothing(properties: BlobProperties, at: u64) -> Download {
@@ -103,6 +103,7 @@ fn download(store: &AzureStore, name: &BlobName, call: &Call, range: &Range<u64>
         left: delivered.clone(),
         arriving: Some(arriving),
         backoff: Backoff::default(),
+        unbroken: Some((Instant::now(), delivered.end - delivered.start)),
     };
     Ok(Download { properties, range: delivered, body: resuming.into_stream() })
 }
@@ -132,6 +133,8 @@ struct Resuming {
     arriving: Option<Arriving>,
     /// Breaks since the last byte.
     backoff: Backoff,
+    /// When the body began and how long it is, until it breaks.
+    unbroken: Option<(Instant, u64)>,
 }
 
 impl Resuming {
@@ -172,6 +175,9 @@ impl Resuming {
                     if self.left.is_empty() {
                         // Gives the connection and the place at the gate back now, not when the reader returns.
                         self.arriving = None;
+                        if let Some((began, bytes)) = self.unbroken.take() {
+                            self.store.engine().link.note_body(bytes, began.elapsed());
+                        }
                     }
                     return Ok(Some(piece));
                 }
@@ -180,6 +186,7 @@ impl Resuming {
                 Err(_) => self.broken(ErrorKind::TimedOut, None),
             };
             self.arriving = None;
+            self.unbroken = None;
             let wait = self.backoff.next(None);
             if self.backoff.tries() > RESUMES_WITHOUT_PROGRESS_MAX || Instant::now() + wait >= deadline {
                 return Err(broken?);

@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub(super) deadline: Deadline,
     /// Read the answer's body as a part of the try, so that one that breaks off is tried again.
     pub(super) buffered: bool,
+    /// Its answers say how the link is: a GET of bytes, where the service has little to do beside.
+    pub(super) measured: bool,
 }
 
 impl Call {
@@ -114,6 +116,12 @@ impl Call {
     /// Lets the longer deadline apply.
     pub(super) fn commits(mut self) -> Self {
         self.deadline = Deadline::Commits;
+        self
+    }
+
+    /// Lets the time to its answer be measured.
+    pub(super) fn measured(mut self) -> Self {
+        self.measured = true;
         self
     }
 

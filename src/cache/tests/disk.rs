@@ -268,7 +268,8 @@ async fn one_large_blob_does_not_push_itself_out() {
     assert!(process.gauges().bytes <= 8 * MIB);
     process.end().await;
     let second = Process::start(&store, &options).await;
-    assert_eq!(second.read("a", 1, 32 * MIB, 0..6 * MIB).await, 0);
+    // Not from the first byte: what is fetched ahead of a bulk reader lies behind what the disk has.
+    assert_eq!(second.read("a", 1, 32 * MIB, 1..6 * MIB).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
