@@ -52,7 +52,7 @@ use super::{
     ContentHeaders, CopyOptions, Download, ETag, Error, ErrorKind, HierarchicalStore, LeaseId, Leases, ListPage,
     ListRequest, ListedBlock, Metadata, Result, WriteOptions,
     endpoint::Location,
-    limit::{REQUESTS_IN_FLIGHT_DEFAULT, RequestGate},
+    limit::{REQUESTS_IN_FLIGHT_DEFAULT, REQUESTS_IN_FLIGHT_GROWTH, RequestGate, Urgency, VolumeId},
     link::{Link, LinkEstimate},
     retry::RequestLimits,
 };
@@ -66,12 +66,15 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// A pool of connections, and a gate for `in_flight` requests at a time.
+    /// A pool of connections, and a gate for `in_flight` requests at a time to begin with.
     ///
     /// # Errors
     /// `Unreachable` when TLS cannot be set up (no CA certificates on this machine).
     pub fn new(in_flight: usize) -> Result<Self> {
-        Ok(Self { client: transport::new_client(in_flight)?, gate: RequestGate::new(in_flight) })
+        Ok(Self {
+            client: transport::new_client(in_flight * REQUESTS_IN_FLIGHT_GROWTH)?,
+            gate: RequestGate::new(in_flight),
+        })
     }
 
     /// The same with a client that was configured elsewhere (proxy, private CA). It should speak HTTP/1.1, follow no
@@ -95,6 +98,8 @@ pub struct AzureStore {
     limits: RequestLimits,
     /// The lease that changes of blobs are made under.
     lease: Option<LeaseId>,
+    /// Who waits for what is read.
+    urgency: Urgency,
 }
 
 #[derive(Debug)]
@@ -144,7 +149,7 @@ impl AzureStore {
         );
         let host = location.host().to_owned();
         let (gate, link) = (connections.gate.clone(), Link::default());
-        let engine = Engine { pipeline, slot: credentials, gate, link, host };
+        let engine = Engine { pipeline, slot: credentials, gate, volume: VolumeId::next(), link, host };
         let identity = location.identity();
         let shared = Shared {
             location,
@@ -154,7 +159,7 @@ impl AzureStore {
             no_put_block_from_url: AtomicBool::new(false),
             no_crc64: AtomicBool::new(false),
         };
-        Self { shared: Arc::new(shared), limits, lease: None }
+        Self { shared: Arc::new(shared), limits, lease: None, urgency: Urgency::default() }
     }
 
     /// The same store (connections, credential, what it learned) with other limits: short ones while mounting.
@@ -194,7 +199,7 @@ impl AzureStore {
         match location.blob_url(name) {
             Some(url) => {
                 let changes = matches!(method, Method::Put | Method::Delete);
-                let call = new_call(operation, method, resource, url, false);
+                let call = Call { urgency: self.urgency, ..new_call(operation, method, resource, url, false) };
                 Ok(match self.lease.as_ref().filter(|_| changes) {
                     Some(lease) => call.header("x-ms-lease-id", lease.0.as_ref()),
                     None => call,
@@ -240,6 +245,7 @@ fn new_call(operation: &'static str, method: Method, resource: String, url: Url,
         deadline: Deadline::Names,
         buffered: false,
         measured: false,
+        urgency: Urgency::default(),
     }
 }
 
@@ -269,6 +275,10 @@ impl BlobStore for AzureStore {
 
     fn link(&self) -> Option<LinkEstimate> {
         self.engine().link.estimate()
+    }
+
+    fn ahead(&self) -> Option<Arc<dyn BlobStore>> {
+        Some(Arc::new(Self { urgency: Urgency::Ahead, ..self.clone() }))
     }
 
     async fn get(&self, name: &BlobName, range: Range<u64>, condition: &Condition) -> Result<Download> {

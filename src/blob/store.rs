@@ -274,6 +274,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The same container for requests that nobody waits for yet, which let others go first. `None`: all go alike.
+    fn ahead(&self) -> Option<Arc<dyn BlobStore>> {
+        None
+    }
+
     /// Reads `range` of a blob. A range behind the end delivers nothing and is no error.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub(super) struct Run {
     blocks: Vec<(u64, Arc<Block>)>,
     /// Claims with the first byte of their blocks, in order, without gaps.
     claims: VecDeque<(u64, Claim)>,
+    /// Nobody waits for it yet.
+    ahead: bool,
 }
 
 /// Claims what of `wanted` is neither valid nor being filled, block by block, joined into the longest possible runs.
@@ -56,6 +58,7 @@ pub(super) fn claim_runs<'a>(blocks: impl IntoIterator<Item = (u64, &'a Arc<Bloc
                     get_end: first,
                     blocks: vec![(start, Arc::clone(block))],
                     claims: VecDeque::from([(start, claim)]),
+                    ahead: false,
                 }),
             }
         }
@@ -64,6 +67,11 @@ pub(super) fn claim_runs<'a>(blocks: impl IntoIterator<Item = (u64, &'a Arc<Bloc
 }
 
 impl Run {
+    /// The same, for a fetch that lets those go first that somebody waits for.
+    pub(super) fn ahead_of_its_reader(self) -> Self {
+        Self { ahead: true, ..self }
+    }
+
     /// Bytes still to be filled.
     pub(super) fn range(&self) -> Range<u64> {
         self.at..self.end
@@ -152,7 +160,8 @@ impl Run {
     async fn attempt(&mut self, content: &Content, source: &Source, fetched: &AtomicU64) -> Result<()> {
         let condition = Condition::Match(source.etag.clone());
         let wanted = self.at..self.get_end;
-        let download = source.store.get(&source.name, wanted.clone(), &condition).await?;
+        let ahead = self.ahead.then(|| source.store.ahead()).flatten();
+        let download = ahead.as_ref().unwrap_or(&source.store).get(&source.name, wanted.clone(), &condition).await?;
         if download.properties.length != content.length() || download.range != wanted {
             let told = format!(
                 "version {:?} has {} bytes and answered {:?}; {} bytes were expected, asked for {:?}",

@@ -10,7 +10,10 @@ use std::{
 
 use azure_core::http::{AsyncRawResponse, Context, Pipeline, PipelineStreamOptions, Request, headers::Headers};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{
+    StreamExt,
+    future::{Either, select},
+};
 
 use super::{
     request::{Call, Deadline, SERVICE_VERSION},
@@ -21,7 +24,7 @@ use crate::{
     blob::{
         Error, ErrorKind, Result,
         classify::{Again, classify},
-        limit::{Pass, RequestGate},
+        limit::{Pass, RequestGate, VolumeId},
         link::Link,
         retry::{Backoff, RequestLimits},
     },
@@ -56,13 +59,17 @@ pub(super) enum ReplyBody {
 /// A body on its way.
 pub(super) struct Arriving {
     response: azure_core::http::AsyncResponseBody,
-    _pass: Pass,
+    pass: Pass,
 }
 
 impl Arriving {
     /// The next piece; `None` where the connection says that it is over (which may be too early).
     pub(super) async fn next(&mut self) -> Option<Result<Bytes, azure_core::Error>> {
-        self.response.next().await
+        let piece = self.response.next().await;
+        if let Some(Ok(bytes)) = &piece {
+            self.pass.moved(bytes.len() as u64);
+        }
+        piece
     }
 }
 
@@ -106,6 +113,8 @@ pub(super) struct Engine {
     pub(super) pipeline: Pipeline,
     pub(super) slot: Arc<CredentialSlot>,
     pub(super) gate: RequestGate,
+    /// Whose turn it is at the gate.
+    pub(super) volume: VolumeId,
     pub(super) link: Link,
     pub(super) host: String,
 }
@@ -151,21 +160,50 @@ impl Engine {
     async fn try_once(&self, call: &Call, limits: &RequestLimits, deadline: Instant) -> Result<Reply, FailedTry> {
         let late = |again| FailedTry { error: self.bare(call, ErrorKind::TimedOut), again, retry_after: None };
         // Waiting for a place is not a try: nothing was sent.
-        let pass = match tokio::time::timeout_at(deadline.into(), self.gate.enter()).await {
+        let pass = match tokio::time::timeout_at(deadline.into(), self.gate.enter(self.volume, call.urgency)).await {
             Ok(Some(pass)) => pass,
             Ok(None) | Err(_) => return Err(late(Again::Untouched)),
         };
         let sending = Duration::from_secs(call.body.len() / UPLOAD_BYTES_PER_SECOND_MIN);
         let ends = deadline.min(Instant::now() + limits.one_try + sending);
-        match tokio::time::timeout_at(ends.into(), self.exchange(call, pass)).await {
+        match tokio::time::timeout_at(ends.into(), self.exchange_or_hedge(call, pass)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(late(Again::Ambiguous)),
         }
     }
 
+    /// One request; where it reads bytes and its answer is later than hardly any other (a slow server behind the endpoint, a
+    /// lost packet), a second one beside it, and the answer that comes first. Reading twice does no harm.
+    async fn exchange_or_hedge(&self, call: &Call, pass: Pass) -> Result<Reply, FailedTry> {
+        let Some(after) = self.link.hedge_after().filter(|_| call.measured) else {
+            return self.exchange(call, pass).await;
+        };
+        let asked = Instant::now();
+        let mut first = Box::pin(self.exchange(call, pass));
+        if let Ok(outcome) = tokio::time::timeout(after, first.as_mut()).await {
+            return outcome;
+        }
+        // Not by waiting: where places are short, slow answers are no accident.
+        let Some(pass) = self.gate.try_enter().filter(|_| self.link.take_hedge()) else { return first.await };
+        tracing::debug!(resource = call.resource, ?after, "a slow read is asked for again");
+        let second = Box::pin(self.exchange(call, pass));
+        let (outcome, other) = match select(first, second).await {
+            Either::Left(decided) => decided,
+            Either::Right(decided) => {
+                // How long the first takes is not known, but no less than this: else slow ones would be forgotten.
+                self.link.note_first_byte(asked.elapsed());
+                decided
+            }
+        };
+        match outcome {
+            Err(failed) if failed.again != Again::Never => other.await,
+            decided => decided,
+        }
+    }
+
     /// One request and its answer. Cancelled by the caller's timeout at any await: the connection is then closed, and
     /// whether the service acts is not known.
-    async fn exchange(&self, call: &Call, pass: Pass) -> Result<Reply, FailedTry> {
+    async fn exchange(&self, call: &Call, mut pass: Pass) -> Result<Reply, FailedTry> {
         let mut request = Request::new(call.url.clone(), call.method);
         request.insert_header("x-ms-version", SERVICE_VERSION);
         for (name, value) in &call.headers {
@@ -180,6 +218,7 @@ impl Engine {
         let options = PipelineStreamOptions { skip_checks: true, ..PipelineStreamOptions::default() };
         let response = self.pipeline.stream(&context, &mut request, Some(options)).await;
         let response = response.map_err(|error| self.not_answered(call, error))?;
+        pass.moved(call.body.len());
         let status = u16::from(response.status());
         if !(200..300).contains(&status) {
             return Err(self.refused(call, response).await);
@@ -188,7 +227,7 @@ impl Engine {
             self.link.note_first_byte(asked.elapsed());
         }
         let (_, headers, body) = response.deconstruct();
-        let mut arriving = Arriving { response: body, _pass: pass };
+        let mut arriving = Arriving { response: body, pass };
         let body = if call.buffered {
             let read = read_whole(&mut arriving, BUFFERED_BODY_BYTES_MAX).await;
             let whole = read.map_err(|error| self.not_answered(call, error))?;
@@ -219,6 +258,9 @@ impl Engine {
         let (code_in_body, said) = response::error_body(&text);
         let code = response::text(&headers, "x-ms-error-code").map(str::to_owned).or(code_in_body);
         let (kind, again) = classify(status, code.as_deref(), call.about_container);
+        if kind == ErrorKind::Throttled {
+            self.gate.refused();
+        }
         let source = (!said.to_string().is_empty()).then(|| Box::new(said) as _);
         let request_id = response::text(&headers, "x-ms-request-id").map(str::to_owned);
         let error = Error { status: Some(status), code, request_id, source, ..self.bare(call, kind) };

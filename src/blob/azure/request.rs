@@ -4,7 +4,7 @@ use azure_core::http::{Method, headers::HeaderName};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use url::Url;
 
-use crate::blob::{BlockId, Body, Condition, ContentHeaders, ETag, Metadata, endpoint};
+use crate::blob::{BlockId, Body, Condition, ContentHeaders, ETag, Metadata, endpoint, limit::Urgency};
 
 /// The service version that we speak. Old enough for every cloud, new enough for 4000 MiB blocks (2019-12-12), for
 /// percent-encoded names in listings (2021-02-12) and for copies with authorisation of their own (2020-10-02).
@@ -37,6 +37,8 @@ pub(super) struct Call {
     pub(super) buffered: bool,
     /// Its answers say how the link is: a GET of bytes, where the service has little to do beside.
     pub(super) measured: bool,
+    /// Who waits for it.
+    pub(super) urgency: Urgency,
 }
 
 impl Call {

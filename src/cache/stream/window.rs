@@ -243,9 +243,10 @@ impl Shared {
     /// Starts GETs for what of these pieces nobody has or fetches.
     pub(super) fn fetch_ahead(&self, content: &Arc<Content>, blocks: &[(u64, Arc<Block>, Pieces)]) -> Vec<AbortHandle> {
         let mut tasks = Vec::new();
-        for mut run in claim_runs(blocks.iter().map(|(index, block, wanted)| (*index, block, *wanted))) {
+        for run in claim_runs(blocks.iter().map(|(index, block, wanted)| (*index, block, *wanted))) {
             let (content, counters, disk) = (Arc::clone(content), Arc::clone(&self.counters), self.disk.clone());
             counters.prefetches.fetch_add(1, Ordering::Relaxed);
+            let mut run = run.ahead_of_its_reader();
             let task = self.runtime.spawn(async move {
                 if let Err(error) = run.fetch(&content, disk.as_ref(), &counters.prefetched_bytes).await {
                     tracing::debug!(%error, ?content, "fetching ahead failed; a reader will try again");
