@@ -178,10 +178,8 @@ impl RequestGate {
                 state.in_flight += 1;
                 waiter
             };
-            // One that went away in this moment drops its pass, which gives the place on.
-            if waiter.send(self.pass()).is_ok() {
-                continue;
-            }
+            // To one that went away in this moment: the pass comes back, and dropping it gives the place on.
+            drop(waiter.send(self.pass()));
         }
     }
 
@@ -271,7 +269,8 @@ impl Limit {
             return;
         }
         let rate = self.work as f64 / elapsed.as_secs_f64();
-        let full = std::mem::take(&mut self.full);
+        // A rest in between, when next to nothing ended, would make any step after it look like a gain.
+        let full = std::mem::take(&mut self.full) && elapsed < 2 * MEASURE_TIME;
         self.began = now;
         self.work = 0;
         if !full {

@@ -108,6 +108,22 @@ fn a_limit_that_nobody_meets_stays() {
 }
 
 #[test]
+fn a_limit_that_is_met_after_every_rest_does_not_creep_up() {
+    let mut now = Instant::now();
+    let mut limit = Limit::new(64, now);
+    for _ in 0..20 {
+        // The first reply after the rest, then a burst that the link cannot do faster.
+        limit.full = true;
+        now += 20 * MEASURE_TIME;
+        limit.moved(30 * MIB, now);
+        follow(&mut limit, &mut now, 2, |_| 64 * 30 * MIB);
+        now += MEASURE_TIME;
+        limit.moved(0, now);
+    }
+    assert_eq!(limit.requests, 64);
+}
+
+#[test]
 fn a_service_that_is_asked_too_much_halves_the_limit_once_for_all_its_refusals() {
     let mut now = Instant::now();
     let mut limit = Limit::new(64, now);
