@@ -78,7 +78,8 @@ impl FileSystem {
         let grown = Base { blocks: blocks.map(Arc::new), ..self.grown(&base, properties) };
         {
             let mut state = inode.state.lock();
-            let same = state.base.as_ref().is_some_and(|now| Arc::ptr_eq(now, &base));
+            // The same version, not the same `Base`: its block list may have come meanwhile (`watch_end`).
+            let same = state.base.as_ref().is_some_and(|now| now.properties.etag == base.properties.etag);
             if !same || !state.may_follow() {
                 return Ok(false);
             }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use azblob_csi::fs::{Access, HandleId, InodeNumber, Settings};
-use blob_emulator::Operation;
+use blob_emulator::{FaultKind, FaultRule, Operation};
 
 use crate::support::{
     random::Random,
@@ -62,6 +62,33 @@ async fn a_reader_follows_a_log_that_another_client_appends_to_under_fsync() {
     assert!(reader.read(handle, 0, 65_536).await == log[..65_536]);
     assert_eq!(service.count(Operation::GetBlob), after);
     assert!(after - gets <= 3, "the new bytes, and what the last block's successor has of the old: {}", after - gets);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn growth_that_comes_while_the_end_of_the_old_version_is_looked_at_is_followed() {
+    let service = Service::start();
+    let (writer, reader) = (service.volume().await, follower(&service).await);
+    let (_, appender) = writer.create("log", APPEND).await.unwrap();
+    // In two commits, so that the version has blocks and no MD5: its reader asks for its list at the end.
+    let mut log = Random::new(2).bytes(5 << 20);
+    for part in log.chunks(4 << 20) {
+        writer.write(appender, 0, part).await;
+        writer.fs.sync_file(appender).await.unwrap();
+    }
+    let handle = reader.open("log", READ).await.unwrap();
+    let number = reader.lookup("log").await.unwrap().attr.number;
+    // The list of the old version comes when the new one is known, and before it is proved to be growth.
+    let late = |millis| FaultKind::Stall { duration: Duration::from_millis(millis), after_bytes: None };
+    service.emulator().fault(FaultRule::new(late(200)).on(Operation::GetBlockList).times(1));
+    let mut seen = Vec::new();
+    poll(&reader, number, handle, &mut seen).await;
+    service.emulator().fault(FaultRule::new(late(600)).on(Operation::GetBlob).times(1));
+    writer.write(appender, 0, b"three").await;
+    writer.fs.sync_file(appender).await.unwrap();
+    poll(&reader, number, handle, &mut seen).await;
+    log.extend(b"three");
+    assert!(seen == log);
+    assert_eq!(reader.lookup("log").await.unwrap().attr.number, number, "the name stays with the inode");
 }
 
 #[tokio::test(flavor = "multi_thread")]
