@@ -146,17 +146,25 @@ async fn serve(
     };
     tracing::info!(source, mount = %mounted.mount_point().display(), "serving");
     announce_ready();
-    tokio::select! {
-        () = stop.asked() => tracing::info!("told to end: saving and unmounting"),
-        () = mounted.ended() => tracing::info!("unmounted from outside: saving"),
-    }
+    let told = tokio::select! {
+        () = stop.asked() => true,
+        () = mounted.ended() => false,
+    };
+    tracing::info!("{}: saving", if told { "told to end" } else { "unmounted from outside" });
+    // Whoever unmounts and then tells the process to end, as service managers do, has told it once.
+    let told_again = async {
+        if !told {
+            stop.asked().await;
+        }
+        stop.asked().await;
+    };
     tokio::select! {
         unmounted = mounted.unmount() => {
             // What even the unmounting left behind: the process ends now.
             volume.set_aside_all().await;
             unmounted.map_err(|error| Failure::from_chain(&error))
         }
-        () = stop.asked() => {
+        () = told_again => {
             let left = volume.set_aside_all().await;
             Err(Failure::new(format!(
                 "told to end again while saving: {} files are in lost+found of the spool directory, {} are lost",

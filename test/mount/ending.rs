@@ -1,7 +1,12 @@
 //! Every orderly end saves first, and the process's output is clean.
 
-use std::{fs, io::Write as _};
+use std::{
+    fs,
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
+use blob_emulator::{FaultKind, FaultRule};
 use harness::tree::noise;
 use nix::sys::signal::Signal;
 
@@ -26,6 +31,26 @@ fn unmounting_from_outside_ends_the_process_with_success() {
     let mount = world.mount(&[]);
     fs::write(mount.path("a"), b"kept").unwrap();
     nix::mount::umount(mount.root()).unwrap();
+    let ended = mount.end_with(Signal::SIGTERM);
+    assert_eq!(ended.code, Some(0), "{}", ended.log);
+    assert_eq!(world.emulator().get(world.container(), "a").as_deref(), Some(&b"kept"[..]));
+}
+
+#[test]
+fn being_told_to_end_while_saving_after_an_unmount_from_outside_is_no_reason_to_stop_saving() {
+    let world = world();
+    let mount = world.mount(&["-o", "io_deadline=2s,commit_deadline=2s"]);
+    let stall = |duration| FaultRule::new(FaultKind::Stall { duration, after_bytes: None });
+    world.emulator().fault(stall(Duration::from_secs(600)));
+    fs::write(mount.path("a"), b"kept").unwrap();
+    world.emulator().clear_faults();
+    // Slow, not silent.
+    world.emulator().fault(stall(Duration::from_millis(700)));
+    nix::mount::umount(mount.root()).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !mount.log().contains("unmounted from outside") && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let ended = mount.end_with(Signal::SIGTERM);
     assert_eq!(ended.code, Some(0), "{}", ended.log);
     assert_eq!(world.emulator().get(world.container(), "a").as_deref(), Some(&b"kept"[..]));
