@@ -30,7 +30,11 @@ const SILENCE: Duration = Duration::from_secs(600);
 const MIB: usize = 1 << 20;
 
 fn settings() -> Settings {
-    let limits = RequestLimits { names: NAMES, commits: COMMITS, ..RequestLimits::STANDARD };
+    settings_with(COMMITS)
+}
+
+fn settings_with(commits: Duration) -> Settings {
+    let limits = RequestLimits { names: NAMES, commits, ..RequestLimits::STANDARD };
     Settings { limits, metadata_ttl: Duration::ZERO, ..Settings::default() }
 }
 
@@ -100,7 +104,9 @@ async fn nothing_outlives_twice_its_deadline_when_the_service_is_silent() {
 async fn a_commit_that_timed_out_and_took_place_is_no_conflict_for_the_next() {
     let service = Service::start();
     service.put("old", &vec![1; 100_000]);
-    let volume = service.volume_with(settings()).await;
+    // What comes after the silence must be done within the deadline: all 20 MiB once more, beside all other tests.
+    let commits = COMMITS * 3;
+    let volume = service.volume_with(settings_with(commits)).await;
     for (name, size, operation) in [
         ("small", 1000, Operation::PutBlob),
         ("large", 20 * MIB, Operation::PutBlockList),
@@ -118,7 +124,7 @@ async fn a_commit_that_timed_out_and_took_place_is_no_conflict_for_the_next() {
         let silence = FaultKind::Stall { duration: SILENCE, after_bytes: None };
         service.emulator().fault(FaultRule::new(silence).on(Operation::GetBlobProperties));
         service.emulator().fault(FaultRule::new(FaultKind::ResetConnection).on(Operation::GetBlockList));
-        times_out(name, COMMITS * 2, volume.fs.sync_file(handle)).await;
+        times_out(name, commits * 2, volume.fs.sync_file(handle)).await;
         service.relent();
         assert_eq!(&service.blob(name)[..size], &bytes, "it took place");
         volume.write(handle, 5, b"later").await;

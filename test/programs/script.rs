@@ -14,7 +14,7 @@ const LIMIT_LONG: Duration = Duration::from_secs(3600);
 pub fn try_script(world: &World, directory: &Path, text: &str, arguments: &[&str]) -> Finished {
     let mut command = Command::new("bash");
     command.args(["-euxo", "pipefail", "-c", text, "script"]).args(arguments).current_dir(directory);
-    // Neither the settings of whoever runs the test, nor those of the cargo that runs it.
+    // Neither the settings of whoever runs the test, nor those of the cargo and the make that run it.
     for (name, value) in [
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
         ("GIT_CONFIG_SYSTEM", "/dev/null"),
@@ -28,7 +28,8 @@ pub fn try_script(world: &World, directory: &Path, text: &str, arguments: &[&str
     ] {
         command.env(name, value);
     }
-    for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "RUSTC_WRAPPER"] {
+    // A make below another one says so in its output.
+    for name in ["CARGO_TARGET_DIR", "RUSTFLAGS", "RUSTC_WRAPPER", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
         command.env_remove(name);
     }
     world.run(&mut command, length().of(LIMIT, LIMIT_LONG))
