@@ -38,10 +38,6 @@ use super::{block::Block, registry::Key};
 
 pub(super) use self::directory::Rename;
 
-/// Part of the file system that is left to others: one in ten. The kubelet evicts pods below 10 % of free space
-/// (`nodefs.available`), and file systems become slow when nearly full.
-const FREE_PERCENT_MIN_DEFAULT: u8 = 10;
-
 /// Reads of the disk at once. More than the queue depth at which local disks are fastest makes each of them slower.
 const READS_MAX: usize = 8;
 
@@ -67,11 +63,15 @@ pub struct DiskOptions {
 }
 
 impl DiskOptions {
+    /// Part of the file system that is left to others: one in ten. The kubelet evicts pods below 10 % of free space
+    /// (`nodefs.available`), and file systems become slow when nearly full.
+    pub const FREE_PERCENT_MIN_DEFAULT: u8 = 10;
+
     /// A tier in `directory` of at most `size_bytes`, by default all of the file system but the part that stays free.
     #[must_use]
     pub fn new(directory: PathBuf, size_bytes: Option<u64>) -> Self {
         let size_bytes = size_bytes.unwrap_or(u64::MAX);
-        Self { directory, size_bytes, free_percent_min: FREE_PERCENT_MIN_DEFAULT }
+        Self { directory, size_bytes, free_percent_min: Self::FREE_PERCENT_MIN_DEFAULT }
     }
 }
 

@@ -18,16 +18,25 @@ pub(super) struct DiskArgs {
     /// own. A disk that is slow, full or gone makes reads slower, never wrong [default: memory only].
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Most that the cache directory holds, e.g. 100GiB; a tenth of its file system stays free in any case [default: all
-    /// but that tenth].
+    /// Most that the cache directory holds, e.g. 100GiB [default: all but what --cache-free leaves free].
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, requires = "cache_dir")]
     cache_size: Option<u64>,
+    /// Part of the cache directory's file system that stays free, in percent.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=99),
+        default_value_t = DiskOptions::FREE_PERCENT_MIN_DEFAULT,
+        requires = "cache_dir"
+    )]
+    cache_free: u8,
 }
 
 impl DiskArgs {
     /// The tier, when there is to be one.
     pub(super) fn options(self) -> Option<DiskOptions> {
-        self.cache_dir.map(|directory| DiskOptions::new(directory, self.cache_size))
+        let free_percent_min = self.cache_free;
+        self.cache_dir.map(|directory| DiskOptions { free_percent_min, ..DiskOptions::new(directory, self.cache_size) })
     }
 }
 

@@ -48,7 +48,7 @@ fn a_new_mount_reads_from_the_cache_directory() {
     let bytes = noise(9 << 20, 1);
     world.emulator().put(world.container(), "big", bytes.clone(), &[]).unwrap();
     let cache = world.path("cache");
-    let args = ["--cache-dir", cache.to_str().unwrap(), "--cache-size", "100MiB"];
+    let args = ["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0", "--cache-size", "100MiB"];
     let mount = world.mount(&args);
     assert_eq!(md5_of(&world, &mount.path("big")), md5_of_bytes(&bytes));
     mount.unmount();
@@ -70,7 +70,7 @@ fn a_kill_in_the_middle_of_filling_leaves_no_wrong_byte() {
     let bytes = noise(96 << 20, 3);
     world.emulator().put(world.container(), "big", bytes.clone(), &[]).unwrap();
     let cache = world.path("cache");
-    let args = ["--cache-dir", cache.to_str().unwrap()];
+    let args = ["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0"];
     let (mut partly, mut kills) = (0, 0);
     for round in 0..8 {
         let mount = world.mount(&args);
@@ -101,7 +101,7 @@ fn the_second_mount_on_a_cache_directory_says_who_has_it_and_works() {
     let world = world();
     world.emulator().put(world.container(), "a", "text", &[]).unwrap();
     let cache = world.path("cache");
-    let args = ["--cache-dir", cache.to_str().unwrap()];
+    let args = ["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0"];
     let first = world.mount(&args);
     let second = world.mount(&args);
     assert_eq!(fs::read_to_string(second.path("a")).unwrap(), "text");
