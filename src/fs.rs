@@ -7,6 +7,7 @@
 //! | how a name is found | `lookup`, `directory`, `name` |
 //! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
+//! | what a close need not wait for | `behind` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | files without a name | `remove`, `orphan` |
 //! | how names change | `create`, `remove`, `rename` |
@@ -26,6 +27,7 @@ mod allocate;
 mod append_age;
 mod attr;
 mod attributes;
+mod behind;
 mod body;
 mod commit;
 mod copy_range;
@@ -74,6 +76,7 @@ use std::{
 pub use allocate::Allocation;
 pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
 pub use attributes::Kind;
+pub use behind::Durability;
 pub use error::{Error, Result};
 pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};
@@ -111,6 +114,9 @@ pub const APPEND_AGE_DEFAULT: Duration = Duration::from_secs(5);
 /// How old an answer fetched ahead may be that an open rests on when `sibling-age` does not say otherwise: below what a
 /// person notices, and far longer than a program that reads a directory through takes from one small file to the next.
 pub const SIBLING_AGE_DEFAULT: Duration = Duration::from_secs(1);
+/// How long a closed file waits before it is sent: a temporary file that is renamed or removed within that time (git, rsync,
+/// editors and package managers make many) is never sent under its first name.
+pub const LINGER_DEFAULT: Duration = Duration::from_millis(100);
 /// Stands for "never expires" where the kernel wants a number: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -142,6 +148,10 @@ pub struct Settings {
     pub sibling_age: Duration,
     /// How old appended bytes get before they are saved without being asked to; zero: never.
     pub append_age: Duration,
+    /// What close(2) waits for.
+    pub durability: Durability,
+    /// How long a file that was closed into the journal waits before it is sent.
+    pub linger: Duration,
     /// How long requests may take.
     pub limits: RequestLimits,
     /// Shows unrepresentable names under escapes.
@@ -166,6 +176,8 @@ impl Default for Settings {
             metadata_ttl: METADATA_TTL_DEFAULT,
             sibling_age: SIBLING_AGE_DEFAULT,
             append_age: APPEND_AGE_DEFAULT,
+            durability: Durability::default(),
+            linger: LINGER_DEFAULT,
             limits: RequestLimits::STANDARD,
             escape_names: false,
             read_only: false,
@@ -215,6 +227,8 @@ pub struct FileSystem {
     link_refusal: std::sync::Once,
     exchange_refusal: std::sync::Once,
     locks: lock::Locks,
+    /// The journal, where closes wait for that.
+    behind: Option<behind::Behind>,
 }
 
 impl FileSystem {
@@ -229,6 +243,7 @@ impl FileSystem {
         let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
         let naming = Naming { escape: settings.escape_names };
         let writer = stage::Writer::new(settings.block_divisor);
+        let behind = journal_of(&resources, store.identity(), &settings, account.hierarchical);
         let file_system = Arc::new(Self {
             store,
             dirty_share: resources.cache.dirty_share(),
@@ -249,7 +264,9 @@ impl FileSystem {
             link_refusal: std::sync::Once::new(),
             exchange_refusal: std::sync::Once::new(),
             locks: lock::Locks::default(),
+            behind,
         });
+        file_system.replay_journals().await?;
         file_system.load_root().await?;
         file_system.report_unfinished_renames().await;
         file_system.sweep_regularly();
@@ -368,6 +385,24 @@ impl FileSystem {
         }
         Ok(())
     }
+}
+
+/// The journal of a volume whose closes wait for one.
+fn journal_of(
+    resources: &Resources,
+    identity: &str,
+    settings: &Settings,
+    hierarchical: bool,
+) -> Option<behind::Behind> {
+    let is_written = !settings.read_only && settings.consistency != Consistency::Immutable;
+    if settings.durability == Durability::Close || !is_written {
+        return None;
+    }
+    if hierarchical {
+        tracing::warn!("durability=fsync has no effect on a hierarchical account: close(2) waits for the service");
+        return None;
+    }
+    behind::Behind::open(resources, identity, settings)
 }
 
 /// `a/b`, `/a/b` and `a/b/` mean the same prefix: `a/b/`.

@@ -13,6 +13,8 @@ mod append;
 mod append_blobs;
 #[path = "fs/attributes.rs"]
 mod attributes;
+#[path = "fs/behind.rs"]
+mod behind;
 #[path = "fs/copy_range.rs"]
 mod copy_range;
 #[path = "fs/core.rs"]

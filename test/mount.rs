@@ -28,6 +28,8 @@
 
 #[path = "mount/azurite.rs"]
 mod azurite;
+#[path = "mount/behind.rs"]
+mod behind;
 #[path = "mount/conflicts.rs"]
 mod conflicts;
 #[path = "mount/crash.rs"]

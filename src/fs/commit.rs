@@ -44,6 +44,26 @@ pub(super) use finish::written_properties;
 /// somebody keeps changing the blob.
 const ADOPTIONS_MAX: u32 = 4;
 
+/// What a commit is to bring to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Everything that was written.
+    All,
+    /// What the journal has ([`super::behind`]): what is written above it is for its own close.
+    Owed,
+}
+
+/// Who hears of a failed commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// The system call that runs it, and the other handles.
+    Caller,
+    /// The next fsync or close of every handle.
+    Handles,
+    /// The same, but only where it failed for good.
+    HandlesInTheEnd,
+}
+
 /// What a commit has to do next.
 enum Work {
     /// Nothing: all is on the service.
@@ -98,18 +118,29 @@ impl FileSystem {
                 return Err(error);
             }
         }
-        self.commit_noted(inode, heard).await
+        let hearing = if heard { Hearing::Caller } else { Hearing::Handles };
+        self.commit_noted(inode, Extent::All, hearing).await
+    }
+
+    /// Brings what the journal has of an inode to the service, and nothing of what was written since. A failure that may
+    /// pass is told to nobody: the journal has it, and it is tried again.
+    pub(super) async fn commit_owed(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let _in_order = inode.commit.lock().await;
+        if inode.state.lock().owed.is_none() {
+            return Ok(());
+        }
+        self.commit_noted(inode, Extent::Owed, Hearing::HandlesInTheEnd).await
     }
 
     /// [`Self::commit`] for who holds the inode's commit lock already.
     pub(super) async fn commit_locked(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
-        self.commit_noted(inode, true).await
+        self.commit_noted(inode, Extent::All, Hearing::Caller).await
     }
 
     /// Commits, and keeps a failure for those who must hear of it.
-    async fn commit_noted(self: &Arc<Self>, inode: &Arc<Inode>, heard: bool) -> Result<()> {
+    async fn commit_noted(self: &Arc<Self>, inode: &Arc<Inode>, extent: Extent, hearing: Hearing) -> Result<()> {
         let name = self.blob_name(inode);
-        let outcome = self.commit_all(inode).await;
+        let outcome = self.commit_all(inode, extent).await;
         let mut state = inode.state.lock();
         match (&outcome, name) {
             (Ok(()), _) => {
@@ -117,7 +148,9 @@ impl FileSystem {
                 state.attempts.clear();
             }
             (Err(error), Ok(blob)) => {
-                state.errors.record(error, heard);
+                if hearing != Hearing::HandlesInTheEnd || !error.may_pass() {
+                    state.errors.record(error, hearing == Hearing::Caller);
+                }
                 state.failures += 1;
                 let (errno, sentence, may_pass) = (error.errno, error.to_chain(), error.may_pass());
                 state.refusal = Some(Refusal { blob, errno, sentence, may_pass });
@@ -129,13 +162,13 @@ impl FileSystem {
     }
 
     /// Sends layer after layer. What is written while it runs is left to the next: an fsync beside a busy writer must end.
-    async fn commit_all(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+    async fn commit_all(self: &Arc<Self>, inode: &Arc<Inode>, extent: Extent) -> Result<()> {
         let mut layer_sent = false;
         loop {
             let arrived = inode.staged.notified();
             crate::sync::tokio::pin!(arrived);
             arrived.as_mut().enable();
-            match next_work(inode, layer_sent)? {
+            match next_work(inode, layer_sent, extent)? {
                 Work::Done => return self.commit_mode(inode).await,
                 Work::Drain => arrived.await,
                 Work::Left(layer) => self.commit_layer(inode, &layer).await?,
@@ -166,6 +199,7 @@ impl FileSystem {
             match self.send_layer(inode, &name, layer, base.as_ref(), (&options, &carried)).await {
                 Ok((committed, blocks)) => {
                     self.finish_layer(inode, &name, layer, &committed, blocks, options, &carried);
+                    self.settle_owed(inode);
                     // What was written meanwhile had to wait for the end of this commit.
                     self.stage_complete(inode);
                     return Ok(());
@@ -173,6 +207,7 @@ impl FileSystem {
                 Err(error) if matches!(error.kind(), Some(ErrorKind::Precondition | ErrorKind::NotFound)) => {
                     if let Some(own) = self.recognise(inode, &name, layer).await? {
                         self.finish_layer(inode, &name, layer, &own.committed, own.blocks, own.options, &own.carried);
+                        self.settle_owed(inode);
                         return Ok(());
                     }
                     let may_be_same = error.kind() == Some(ErrorKind::Precondition) && base.is_some();
@@ -270,7 +305,7 @@ impl Base {
 }
 
 /// Judges what comes next, moving the top layer into place; the one function that changes the state of a commit.
-fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
+fn next_work(inode: &Inode, layer_sent: bool, extent: Extent) -> Result<Work> {
     let mut state = inode.state.lock();
     match state.fate {
         Fate::Unlinked => return Ok(Work::Done), // It has no name to be saved under; its bytes live as long as its handles.
@@ -285,6 +320,9 @@ fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
     }
     if let Some(layer) = &state.committing {
         return Ok(Work::Left(Arc::clone(layer)));
+    }
+    if extent == Extent::Owed && inode.directory.is_none() {
+        return Ok(Work::Done);
     }
     if state.overlay.is_some() {
         if layer_sent {
@@ -302,7 +340,7 @@ fn next_work(inode: &Inode, layer_sent: bool) -> Result<Work> {
     Ok(if state.attributes_dirty { Work::Attributes } else { Work::Done })
 }
 
-fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carried) -> WriteOptions {
+pub(super) fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carried) -> WriteOptions {
     let mut metadata = base.map(|base| base.properties.metadata.clone()).unwrap_or_default();
     carried.metadata_changes.apply(&mut metadata);
     carried.attributes.write_to(inode.kind, &mut metadata);

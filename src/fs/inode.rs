@@ -19,6 +19,7 @@ use crate::sync::{AtomicBool, Mutex};
 
 use super::{
     attributes::{Attributes, Kind},
+    behind::Owed,
     commit::Attempt,
     directory::Directory,
     latch::ErrorLatch,
@@ -96,6 +97,9 @@ pub struct State {
     pub overlay: Option<Overlay>,
     /// The layer that a commit is sending, or that a failed one left; goes first.
     pub committing: Option<Arc<Overlay>>,
+    /// That `committing` is in the journal, or for a directory that its marker is: a close has returned, and the service
+    /// must still get it ([`super::behind`]).
+    pub owed: Option<Owed>,
     /// When `base` was last known to be current; `None` for what only we have.
     pub checked: Option<Instant>,
     /// Whether it still has a name.
@@ -176,9 +180,18 @@ impl State {
         self.is_dirty() || self.writers > 0
     }
 
-    /// What a commit that begins now writes beside the bytes.
+    /// What a commit that begins now writes beside the bytes: what is owed goes as it was closed.
     #[must_use]
     pub fn carried(&self) -> Carried {
+        match (&self.owed, &self.committing) {
+            (Some(owed), Some(_)) => owed.carried.clone(),
+            _ => self.carried_now(),
+        }
+    }
+
+    /// What a program sees beside the bytes, and the next close writes.
+    #[must_use]
+    pub fn carried_now(&self) -> Carried {
         Carried { attributes: self.attributes, metadata_changes: self.metadata_changes.clone() }
     }
 
@@ -253,6 +266,7 @@ impl Inode {
             base,
             overlay: None,
             committing: None,
+            owed: None,
             checked,
             fate: Fate::Linked,
             opened: 0,

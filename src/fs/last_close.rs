@@ -50,11 +50,18 @@ impl FileSystem {
         if !inode.state.lock().is_dirty() || self.settle_unsaved(inode).await {
             return;
         }
-        self.retry_later(inode);
+        let is_in_turn = {
+            let state = inode.state.lock();
+            let may_pass = state.refusal.as_ref().is_none_or(|refusal| refusal.may_pass);
+            state.owed.is_some() && state.overlay.is_none() && may_pass
+        };
+        if !is_in_turn {
+            self.retry_later(inode);
+        }
     }
 
     /// Moves changes that nobody will ever take to lost+found. `false`: they are still here, and worth another try.
-    async fn settle_unsaved(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
+    pub(super) async fn settle_unsaved(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
         let may_pass = {
             let state = inode.state.lock();
             state.fate == Fate::Linked && state.refusal.as_ref().is_none_or(|refusal| refusal.may_pass)
@@ -86,7 +93,7 @@ impl FileSystem {
     }
 
     /// Tries again in the background until it is saved, set aside, or open again.
-    fn retry_later(self: &Arc<Self>, inode: &Arc<Inode>) {
+    pub(super) fn retry_later(self: &Arc<Self>, inode: &Arc<Inode>) {
         if std::mem::replace(&mut inode.state.lock().is_retried, true) {
             return;
         }

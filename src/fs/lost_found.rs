@@ -31,6 +31,8 @@ use super::{
 };
 use crate::cache::PIECE_BYTES;
 
+/// The directory in the spool.
+const NAME: &str = "lost+found";
 /// What cannot stand in a file's name, and `%` itself, so that the escape can be undone.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'/').add(b'%').add(b'\\');
 /// Random digits at the end of a name: two files of one path, second and inode number never meet.
@@ -117,7 +119,7 @@ impl FileSystem {
         };
         let (account, container) = account_and_container(self.identity());
         let parts = [account.to_owned(), container.to_owned()];
-        let directory = tokio::task::spawn_blocking(move || make_directory(&spool, &parts));
+        let directory = tokio::task::spawn_blocking(move || make_directory(&spool, NAME, &parts));
         let directory = directory.await.map_err(io::Error::other)??;
         let path = self.former_path(inode, &remains);
         let stamp = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(['-', ':'], "");
@@ -235,6 +237,7 @@ impl FileSystem {
             self.restore_mode(&mut state);
             (state.base.is_none() && inode.directory.is_none(), state.fate)
         };
+        self.settle_owed(inode);
         if fate == Fate::Linked
             && never_saved
             && let Some((parent, name)) = self.table.place(inode.number)
@@ -366,10 +369,10 @@ fn escaped(path: &str) -> String {
 
 /// Makes the directories, for our eyes only. In a shared directory such as /tmp somebody else may have taken the name:
 /// then it is another, with our user's number.
-fn make_directory(spool: &Path, parts: &[String]) -> io::Result<PathBuf> {
+pub(super) fn make_directory(spool: &Path, name: &str, parts: &[String]) -> io::Result<PathBuf> {
     std::fs::create_dir_all(spool)?;
     let own = nix::unistd::geteuid().as_raw();
-    let names = ["lost+found".to_owned(), format!("lost+found-{own}")];
+    let names = [name.to_owned(), format!("{name}-{own}")];
     let mut refused = io::Error::from(io::ErrorKind::PermissionDenied);
     for name in names {
         let mut path = spool.join(name);
@@ -443,7 +446,7 @@ mod tests {
     fn a_directory_of_somebody_else_is_not_used() {
         let spool = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/", spool.path().join("lost+found")).unwrap();
-        let path = make_directory(spool.path(), &["account".to_owned(), "container".to_owned()]).unwrap();
+        let path = make_directory(spool.path(), NAME, &["account".to_owned(), "container".to_owned()]).unwrap();
         let own = nix::unistd::geteuid();
         assert_eq!(path, spool.path().join(format!("lost+found-{own}/account/container")));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o700);

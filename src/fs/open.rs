@@ -119,14 +119,19 @@ impl FileSystem {
         self.handles.add_file(FileHandle { inode, access, stream, heard })
     }
 
-    /// close(2) of one descriptor: what was written is on the service when it returns.
+    /// close(2) of one descriptor: what was written is on the service when it returns, or in the journal
+    /// ([`super::Durability`]).
     ///
     /// # Errors
     /// What the commit says; the data stays and is tried again by the next fsync or close. A commit that failed since the
     /// last call on this handle, whoever ran it, is told once (handles that cannot write hear of it at fsync only).
     pub async fn flush(self: &Arc<Self>, handle: HandleId) -> Result<()> {
         let handle = self.handles.file(handle)?;
-        if handle.access.write { self.commit_for(&handle).await } else { Ok(()) }
+        match handle.access.write {
+            true if self.owe(&handle.inode).await => Ok(()),
+            true => self.commit_for(&handle).await,
+            false => Ok(()),
+        }
     }
 
     /// fsync(2) and fdatasync(2): what was written is on the service when it returns.
@@ -145,7 +150,11 @@ impl FileSystem {
     /// What that commit says; nobody but the log hears of it.
     pub async fn release(self: &Arc<Self>, handle: HandleId) -> Result<()> {
         let Ok(open) = self.handles.file(handle) else { return Ok(()) };
-        let result = if open.access.write { self.commit_unheard(&open.inode).await } else { Ok(()) };
+        let result = match open.access.write {
+            true if self.owe(&open.inode).await => Ok(()),
+            true => self.commit_unheard(&open.inode).await,
+            false => Ok(()),
+        };
         self.drop_handle(handle);
         self.finish_last_close(&open.inode).await;
         result

@@ -35,7 +35,11 @@ impl FileSystem {
         if !hidden {
             self.preserve(&held.inode).await?;
         }
-        if !hidden && held.inode.state.lock().base.is_some() {
+        let may_be_there = {
+            let state = held.inode.state.lock();
+            state.base.is_some() || !state.attempts.is_empty()
+        };
+        if !hidden && may_be_there {
             let blob = self.blob_name(&held.inode)?;
             let deleted = self.delete_blob(&blob).await;
             held.inode.state.lock().name_in_motion = false;
@@ -85,6 +89,7 @@ impl FileSystem {
         let Some((parent, name)) = self.table.place(inode.number) else { return };
         inode.state.lock().fate = fate;
         self.table.unlink(inode.number);
+        self.settle_owed(inode);
         if let Some(directory) = self.table.get(parent) {
             if let Some(known) = &directory.directory {
                 known.remove_local(&name);

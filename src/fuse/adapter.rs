@@ -411,9 +411,10 @@ impl Filesystem for Adapter {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
-        // Names are on the service when the call that made or removed them returns.
-        reply.ok();
+    fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        let fs = Arc::clone(&self.fs);
+        let work = async move { fs.sync_directory(number(inode)).await };
+        self.dispatch.start("fsyncdir", reply, work, answer_done);
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {

@@ -18,7 +18,9 @@ pub use value::{format_bytes, parse_bytes, parse_duration};
 
 use crate::{
     blob::RequestLimits,
-    fs::{APPEND_AGE_DEFAULT, Consistency, METADATA_TTL_DEFAULT, SIBLING_AGE_DEFAULT, Settings, ViewSettings},
+    fs::{
+        APPEND_AGE_DEFAULT, Consistency, Durability, METADATA_TTL_DEFAULT, SIBLING_AGE_DEFAULT, Settings, ViewSettings,
+    },
     fuse::SessionOptions,
 };
 
@@ -49,6 +51,8 @@ pub struct MountOptions {
     pub sibling_age: Option<Duration>,
     /// How old appended bytes get before they are saved.
     pub append_age: Option<Duration>,
+    /// What close(2) waits for.
+    pub durability: Option<Durability>,
     /// How long a read or an operation on names may take.
     pub io_deadline: Option<Duration>,
     /// How long a write, commit or copy may take.
@@ -158,6 +162,7 @@ impl MountOptions {
             metadata_ttl: self.metadata_ttl.unwrap_or(METADATA_TTL_DEFAULT),
             sibling_age: self.sibling_age.unwrap_or(SIBLING_AGE_DEFAULT),
             append_age: self.append_age.unwrap_or(APPEND_AGE_DEFAULT),
+            durability: self.durability.unwrap_or_default(),
             escape_names: self.escape_names,
             read_only: self.read_only,
             excl_strict: self.excl_strict,

@@ -9,7 +9,7 @@ use super::{
     MountOptions,
     value::{parse_duration, parse_flag, parse_id, parse_mode},
 };
-use crate::fs::{BLOCK_DIVISOR_MAX, Consistency};
+use crate::fs::{BLOCK_DIVISOR_MAX, Consistency, Durability};
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,14 @@ fn consistency(text: &str) -> Result<Consistency, String> {
     }
 }
 
+fn durability(text: &str) -> Result<Durability, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "close" => Ok(Durability::Close),
+        "fsync" => Ok(Durability::Fsync),
+        _ => Err("close or fsync".to_owned()),
+    }
+}
+
 fn parse_divisor(text: &str) -> Result<u64, String> {
     let divisor = text.parse().ok().filter(|divisor: &u64| divisor.is_power_of_two() && *divisor <= BLOCK_DIVISOR_MAX);
     divisor.ok_or_else(|| format!("a power of two up to {BLOCK_DIVISOR_MAX}"))
@@ -212,6 +220,13 @@ pub const TABLE: &[Row] = &[
         "5s",
         "How old appended data (O_APPEND) gets before others see it without an fsync or close, so that a log can be followed; 0: only those.",
         |o, v| assign(&mut o.append_age, parse_duration(v).map(Some)),
+    ),
+    sets(
+        "durability",
+        Takes::Text,
+        "close",
+        "What close(2) waits for. close: the service. fsync: a journal in the spool directory; uploads follow in the background, fsync and unmounting wait for them, and a killed process's journal is sent at the next start.",
+        |o, v| assign(&mut o.durability, durability(v).map(Some)),
     ),
     sets(
         "io-deadline",

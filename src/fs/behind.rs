@@ -1,0 +1,406 @@
+//! Write-behind (`durability=fsync`): close(2) returns once the file is in a journal on the node's disk; the service gets
+//! it in the background. fsync(2) of a file or a directory, and the end of the volume, wait for the service.
+//!
+//! Who reads through this volume sees no difference: what is owed is dirty data of its inode as it is during a commit
+//! (`commit`), and the inode is held against the kernel's forgetting. States of a file that is closed:
+//!
+//! ```text
+//!            freeze (close)              journal                          accepted
+//!   overlay ───────────────► committing ─────────► committing + owed ───────────────► clean, Done in the journal
+//!                                │ no journal: too large, sent ahead,     │ 403, ESTALE, ...: lost+found, Done, told
+//!                                │ full, or the disk says no              │ silent, busy: stays, tried again
+//!                                ▼                                        ▼
+//!                        the close waits for the service           (as above)
+//! ```
+//!
+//! What is frozen is sent as it was closed: who writes the file again meanwhile writes a layer above, and a commit of
+//! that one sends the frozen layer first. A close over a frozen layer that nothing of is left takes its place in the journal
+//! (the same *chain*: later records replace earlier ones); another waits until the first is sent.
+//!
+//! Order: each record stands for one name, and is sent under the condition that it was made over (If-Match or
+//! If-None-Match), so records of different names need no order among each other. All that changes a name on the
+//! service (rename, unlink, rmdir) first waits for what is owed of it, or drops it, and tells the journal.
+//!
+//! Crash points, for `replay` at the next start:
+//! - before the record is whole: the close has not returned; the torn frame is ignored;
+//! - after it: the record is sent under its condition;
+//! - after the service took it and before `Done`: the version found is the record's own (length, MD5, metadata with times
+//!   to the nanosecond), and nothing is sent;
+//! - after an unlink's delete and before its `Done`: where the record had a version below it, the bytes go to lost+found;
+//! - anything else found under the name is somebody else's: it stays, and the bytes go to lost+found.
+//!
+//! `journal` keeps the records, `record` frames them, `queue` says whose turn it is.
+
+mod journal;
+mod queue;
+mod record;
+mod replay;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use md5::{Digest, Md5};
+
+use self::{
+    journal::Journal,
+    queue::{Queue, Task},
+    record::{Entry, Expected, Put, headers_of},
+};
+use super::{
+    Error, FileSystem, InodeNumber, Kind, Resources, Result, Settings,
+    commit::write_options,
+    inode::{Base, Carried, Fate, Inode},
+    lost_found,
+    overlay::Overlay,
+};
+use crate::{
+    blob::{BlobKind, Body},
+    cache::Class,
+    sync::{AtomicU64, Mutex, Ordering},
+};
+
+/// Larger files wait for the service at their close: they are bandwidth and not round trips, which the way over the disk
+/// would not save.
+const RECORD_BYTES_MAX: u64 = 4 << 20;
+/// Part of the memory for unsaved data that may be owed: the rest is for who writes now.
+const MEMORY_PART: u64 = 4;
+/// Failures kept for the next fsync of a directory; more say nothing new.
+const FAILURES_MAX: usize = 64;
+/// Commits of one fsync of a directory under way at once; the store bounds what the node sends in all.
+const COMMITS_AT_ONCE: usize = 32;
+/// The journals' directory in the spool.
+const NAME: &str = "journal";
+
+/// What close(2) waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The service.
+    #[default]
+    Close,
+    /// The journal in the spool directory; fsync(2) waits for the service.
+    Fsync,
+}
+
+/// What the journal has of an inode.
+#[derive(Clone, Debug)]
+pub struct Owed {
+    chain: u64,
+    /// Bytes of memory that are held for it.
+    bytes: u64,
+    /// What goes beside the bytes.
+    pub carried: Carried,
+}
+
+/// A file of this volume that could not be saved, for the next fsync of a directory above it.
+#[derive(Debug)]
+struct Failure {
+    blob: String,
+    error: Error,
+}
+
+/// What a volume with write-behind has more.
+#[derive(Debug)]
+pub(super) struct Behind {
+    journal: Journal,
+    queue: Queue,
+    /// Held in the inode table, one reference each. Never locked together with an inode's state.
+    owed: Mutex<HashMap<u64, Arc<Inode>>>,
+    owed_bytes: AtomicU64,
+    failures: Mutex<Vec<Failure>>,
+}
+
+/// A layer at its close.
+struct Frozen {
+    layer: Arc<Overlay>,
+    base: Option<Arc<Base>>,
+    carried: Carried,
+    /// The chain whose record it replaces.
+    chain: Option<u64>,
+}
+
+/// What a close finds.
+enum Freeze {
+    /// The journal has everything already.
+    Owed,
+    /// This must go to the journal.
+    Layer(Frozen),
+    /// This is for the service.
+    Refused,
+}
+
+/// Judges what a close has to do, and freezes the top layer if it is for the journal. Called under the commit lock.
+fn freeze(inode: &Inode) -> Freeze {
+    let mut state = inode.state.lock();
+    let for_good = |refusal: &super::inode::Refusal| !refusal.may_pass;
+    let plain = |base: &Base| base.properties.kind == BlobKind::Block && base.properties.tag_count == 0;
+    let suits = state.fate == Fate::Linked
+        && inode.kind == Kind::File
+        && state.staging.is_empty()
+        && state.attempts.is_empty() // What may have been made is for `recognise`, which knows it by its layer.
+        && !state.refusal.as_ref().is_some_and(for_good)
+        && state.base.as_deref().is_none_or(plain);
+    if !suits {
+        return Freeze::Refused;
+    }
+    let Some(overlay) = &state.overlay else {
+        let now = state.carried_now();
+        let same = |owed: &Owed| {
+            owed.carried.attributes == now.attributes && owed.carried.metadata_changes == now.metadata_changes
+        };
+        let all_owed = state.committing.is_some() && state.owed.as_ref().is_some_and(same);
+        return if all_owed { Freeze::Owed } else { Freeze::Refused };
+    };
+    let below_is_free = state.committing.is_none() || (state.owed.is_some() && overlay.below() == 0);
+    let small = overlay.size() <= RECORD_BYTES_MAX && overlay.staged().next().is_none() && overlay.spooled_bytes() == 0;
+    if !below_is_free || !small {
+        return Freeze::Refused;
+    }
+    let carried = state.carried_now();
+    let Some(layer) = state.overlay.take().map(Arc::new) else { return Freeze::Refused };
+    state.committing = Some(Arc::clone(&layer));
+    let chain = state.owed.as_ref().map(|owed| owed.chain);
+    Freeze::Layer(Frozen { layer, base: state.base.clone(), carried, chain })
+}
+
+impl Behind {
+    /// Opens a journal for the volume, if it is to have one.
+    pub(super) fn open(resources: &Resources, identity: &str, settings: &Settings) -> Option<Self> {
+        let prefix = &settings.prefix;
+        let Some(spool) = &resources.spool else {
+            tracing::warn!("durability=fsync needs a spool directory (--spool-dir): close(2) waits for the service");
+            return None;
+        };
+        let created = lost_found::make_directory(spool, NAME, &[volume_key(identity, prefix)])
+            .and_then(|volume| Journal::create(&volume, identity, prefix));
+        match created {
+            Ok(journal) => {
+                tracing::info!(journal = %journal.directory().display(), "closes wait for the journal, fsync for the service");
+                Some(Self {
+                    journal,
+                    queue: Queue::new(settings.linger),
+                    owed: Mutex::default(),
+                    owed_bytes: AtomicU64::new(0),
+                    failures: Mutex::default(),
+                })
+            }
+            Err(error) => {
+                tracing::warn!(spool = %spool.display(), "no journal: close(2) waits for the service: {error}");
+                None
+            }
+        }
+    }
+
+    fn note_failure(&self, blob: String, error: &Error) {
+        let mut failures = self.failures.lock();
+        if failures.len() < FAILURES_MAX {
+            failures.push(Failure { blob, error: error.repeat() });
+        }
+    }
+}
+
+/// One name for the journals of a volume: what it is, for people, behind a digest, since names are cut.
+fn volume_key(identity: &str, prefix: &str) -> String {
+    let digest = Md5::digest(format!("{identity}\0{prefix}"));
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{digest}-{identity}/{prefix}")
+}
+
+/// Where the journals of a volume are, if there are any.
+fn volume_directory(spool: &Path, identity: &str, prefix: &str) -> io::Result<Option<PathBuf>> {
+    let own = nix::unistd::geteuid();
+    if !spool.join(NAME).is_dir() && !spool.join(format!("{NAME}-{own}")).is_dir() {
+        return Ok(None);
+    }
+    lost_found::make_directory(spool, NAME, &[volume_key(identity, prefix)]).map(Some)
+}
+
+impl FileSystem {
+    /// Files that were closed and that the service must still get, and the bytes of memory they hold, for metrics.
+    #[must_use]
+    pub fn owed(&self) -> (usize, u64) {
+        self.behind
+            .as_ref()
+            .map_or((0, 0), |behind| (behind.owed.lock().len(), behind.owed_bytes.load(Ordering::Relaxed)))
+    }
+
+    /// Puts what was written to an inode into the journal, as close(2) does. `false`: it is not for the journal, and the
+    /// service must be waited for.
+    pub(super) async fn owe(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
+        let Some(behind) = &self.behind else { return false };
+        let _in_order = inode.commit.lock().await;
+        let room = self.pool().budget().limit_bytes(Class::Dirty) / MEMORY_PART;
+        if behind.owed_bytes.load(Ordering::Relaxed) >= room {
+            return false;
+        }
+        let frozen = match freeze(inode) {
+            Freeze::Owed => return true,
+            Freeze::Refused => return false,
+            Freeze::Layer(frozen) => frozen,
+        };
+        match self.write_record(behind, inode, frozen).await {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::debug!(inode = inode.number.0, "not for the journal: {}", error.to_chain());
+                false
+            }
+        }
+    }
+
+    async fn write_record(
+        self: &Arc<Self>,
+        behind: &Behind,
+        inode: &Arc<Inode>,
+        Frozen { layer, base, carried, chain }: Frozen,
+    ) -> Result<bool> {
+        let Some(chain) = behind.journal.admit(layer.size(), chain) else { return Ok(false) };
+        let name = self.blob_name(inode)?;
+        let mut options = write_options(inode, base.as_deref(), &carried);
+        if let Some(base) = &base {
+            options.access_tier = self.with_tier(&name, &base.properties).await?.access_tier;
+        }
+        let body = self.body_of(&layer, base.as_ref(), 0..layer.size()).await?;
+        let Some(expected) = Expected::of(&options.condition) else { return Ok(false) };
+        let put = Put {
+            chain,
+            blob: name.to_string(),
+            expected,
+            metadata: options.metadata,
+            headers: headers_of(&options.headers),
+            access_tier: options.access_tier,
+            md5: md5_of(&body),
+            length: body.len(),
+        };
+        if let Err(error) = self.keep_record(behind, put, &body).await {
+            return Err(Error::new(libc::EIO, format!("the journal: {error}")));
+        }
+        let bytes = layer.resident_bytes();
+        self.note_owed(behind, inode, Owed { chain, bytes, carried });
+        Ok(true)
+    }
+
+    /// Returns once the record is on the disk.
+    async fn keep_record(&self, behind: &Behind, put: Put, body: &Body) -> io::Result<()> {
+        let chain = put.chain;
+        let position = behind.journal.append(&Entry::Put(put), body, Some(chain))?;
+        let forced = behind.journal.force(position).await;
+        if forced.is_err() && !behind.owed.lock().contains_key(&chain) {
+            behind.journal.settle(chain);
+        }
+        forced
+    }
+
+    fn note_owed(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>, owed: Owed) {
+        behind.owed_bytes.fetch_add(owed.bytes, Ordering::Relaxed);
+        if behind.owed.lock().insert(owed.chain, Arc::clone(inode)).is_none() {
+            self.table.hold(inode.number, 1);
+        }
+        let before = inode.state.lock().owed.replace(owed);
+        behind.owed_bytes.fetch_sub(before.map_or(0, |before| before.bytes), Ordering::Relaxed);
+        if behind.queue.put(inode) {
+            self.start_worker();
+        }
+    }
+
+    /// Nothing is owed of an inode any more: it was saved, set aside or removed.
+    pub(super) fn settle_owed(&self, inode: &Inode) {
+        let Some(behind) = &self.behind else { return };
+        let Some(owed) = inode.state.lock().owed.take() else { return };
+        behind.owed_bytes.fetch_sub(owed.bytes, Ordering::Relaxed);
+        behind.journal.settle(owed.chain);
+        behind.queue.remove(inode.number);
+        if behind.owed.lock().remove(&owed.chain).is_some() {
+            self.table.release(inode.number, 1);
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        let volume = Arc::clone(self);
+        self.resources.runtime.spawn(async move {
+            let Some(behind) = &volume.behind else { return };
+            loop {
+                match behind.queue.next() {
+                    Task::End => return,
+                    Task::Wait(pause) => behind.queue.wait(pause).await,
+                    Task::Send(inode, more) => {
+                        if more {
+                            volume.start_worker();
+                        }
+                        volume.send_unheard(behind, &inode).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// One try to bring what is owed of an inode to the service. What it never takes goes to lost+found.
+    ///
+    /// # Errors
+    /// What the commit says.
+    async fn send_owed(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>) -> Result<()> {
+        let name = self.blob_name(inode).map(|name| name.to_string()).unwrap_or_default();
+        let error = match self.commit_owed(inode).await {
+            Ok(()) => {
+                behind.queue.note_success();
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if error.may_pass() {
+            tracing::warn!(blob = name, "closed, in the journal, and tried again later: {}", error.to_chain());
+            if inode.state.lock().owed.is_some() && behind.queue.put_back(inode) {
+                self.start_worker();
+            }
+            return Err(error);
+        }
+        let fix = error.source.as_ref().and_then(|source| source.remedy());
+        tracing::error!(blob = name, fix, "what was closed cannot be saved: {}", error.to_chain());
+        // Who has it open may still read it and save it elsewhere: then the last close moves it.
+        if inode.state.lock().opened == 0 && !self.settle_unsaved(inode).await {
+            self.retry_later(inode);
+        }
+        Err(error)
+    }
+
+    /// As [`Self::send_owed`] for nobody: the next fsync of a directory above it hears of what failed for good.
+    async fn send_unheard(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>) {
+        let name = self.blob_name(inode).map(|name| name.to_string()).unwrap_or_default();
+        if let Err(error) = self.send_owed(behind, inode).await
+            && !error.may_pass()
+        {
+            behind.note_failure(name, &error);
+        }
+    }
+
+    /// fsync(2) of a directory: everything in it and below it that was closed is on the service when it returns.
+    ///
+    /// # Errors
+    /// The first commit that failed; else, once, what could not be saved below it since the last such call.
+    pub async fn sync_directory(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
+        let Some(behind) = &self.behind else { return Ok(()) };
+        let prefix = self.directory_prefix(number)?;
+        let owed: Vec<Arc<Inode>> = behind.owed.lock().values().cloned().collect();
+        let below = owed.into_iter().filter(|inode| self.table.is_within(inode.number, number));
+        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
+        let commits: Vec<_> = below.map(|inode| async move { self.send_owed(behind, &inode).await }).collect();
+        let outcomes: Vec<Result<()>> =
+            futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE).collect().await;
+        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))?;
+        let mut failures = behind.failures.lock();
+        let position = failures.iter().position(|failure| failure.blob.starts_with(&prefix));
+        let Some(position) = position else { return Ok(()) };
+        let told = failures.remove(position).error;
+        failures.retain(|failure| !failure.blob.starts_with(&prefix));
+        Err(told)
+    }
+}
+
+fn md5_of(body: &Body) -> [u8; 16] {
+    let mut md5 = Md5::new();
+    body.pieces().iter().for_each(|piece| md5.update(piece));
+    md5.finalize().into()
+}

@@ -1,0 +1,148 @@
+//! Who is owed, and when it is tried. A bounded number of tasks takes what is due, earliest first; none runs while
+//! nothing waits. Knows nothing of journals and commits.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::super::inode::{Inode, InodeNumber};
+use crate::sync::{Mutex, tokio::sync::Notify};
+
+/// Uploads of one volume under way at once; the store bounds what the node sends in all. At 10 ms a round trip it is
+/// 3200 small files a second.
+const WORKERS_MAX: usize = 32;
+/// First pause after a failure that may pass; doubles up to [`RETRY_PAUSE_MAX`], for all that is owed together.
+const RETRY_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest of these pauses. Each try has its own deadline and its own backoff: more would only add load.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By when it is due, and in the order of coming.
+    due: BTreeMap<(Instant, u64), Arc<Inode>>,
+    /// Where each stands in `due`.
+    places: HashMap<InodeNumber, (Instant, u64)>,
+    next: u64,
+    workers: usize,
+    /// Whether one of them waits for the first to be due.
+    is_watched: bool,
+    /// Failures in a row.
+    failures: u32,
+}
+
+/// What a worker does next.
+pub(super) enum Task {
+    /// Send this one. `true`: more is due, and another worker may come.
+    Send(Arc<Inode>, bool),
+    /// Wait so long, or until something is put in, and ask again.
+    Wait(Duration),
+    /// End: nothing waits, or another worker waits already.
+    End,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+    linger: Duration,
+}
+
+impl Queue {
+    /// An empty one; what is put in is due after `linger`.
+    pub(super) fn new(linger: Duration) -> Self {
+        Self { waiting: Mutex::default(), filled: Notify::new(), linger }
+    }
+
+    /// Puts in what was closed. `true`: the caller starts a worker.
+    #[must_use]
+    pub(super) fn put(&self, inode: &Arc<Inode>) -> bool {
+        self.put_after(inode, self.linger)
+    }
+
+    /// Puts back what failed and may be taken later. `true`: the caller starts a worker.
+    #[must_use]
+    pub(super) fn put_back(&self, inode: &Arc<Inode>) -> bool {
+        let pause = {
+            let mut waiting = self.waiting.lock();
+            waiting.failures = waiting.failures.saturating_add(1);
+            RETRY_PAUSE_FIRST.saturating_mul(1 << (waiting.failures - 1).min(10)).min(RETRY_PAUSE_MAX)
+        };
+        self.put_after(inode, pause)
+    }
+
+    fn put_after(&self, inode: &Arc<Inode>, pause: Duration) -> bool {
+        let mut waiting = self.waiting.lock();
+        if !waiting.places.contains_key(&inode.number) {
+            let place = (Instant::now() + pause, waiting.next);
+            waiting.next += 1;
+            waiting.places.insert(inode.number, place);
+            waiting.due.insert(place, Arc::clone(inode));
+        }
+        self.filled.notify_one();
+        waiting.take_worker()
+    }
+
+    /// The service took something: what failed before is worth a try at once.
+    pub(super) fn note_success(&self) {
+        let mut waiting = self.waiting.lock();
+        if waiting.failures > 0 {
+            waiting.failures = 0;
+            let all = std::mem::take(&mut waiting.due);
+            for ((_, count), inode) in all {
+                let place = (Instant::now(), count);
+                waiting.places.insert(inode.number, place);
+                waiting.due.insert(place, inode);
+            }
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes out what needs no try any more.
+    pub(super) fn remove(&self, number: InodeNumber) {
+        let mut waiting = self.waiting.lock();
+        if let Some(place) = waiting.places.remove(&number) {
+            waiting.due.remove(&place);
+            self.filled.notify_one();
+        }
+    }
+
+    /// What a worker does next; a worker that is told to end is counted out.
+    pub(super) fn next(&self) -> Task {
+        let mut waiting = self.waiting.lock();
+        let now = Instant::now();
+        let Some(first) = waiting.due.first_entry() else {
+            waiting.workers -= 1;
+            return Task::End;
+        };
+        let due = first.key().0;
+        if due <= now {
+            let inode = first.remove();
+            waiting.places.remove(&inode.number);
+            let more = waiting.take_worker();
+            return Task::Send(inode, more);
+        }
+        if std::mem::replace(&mut waiting.is_watched, true) {
+            waiting.workers -= 1;
+            return Task::End;
+        }
+        Task::Wait(due - now)
+    }
+
+    /// Waits as [`Task::Wait`] says.
+    pub(super) async fn wait(&self, pause: Duration) {
+        let _ = crate::sync::tokio::time::timeout(pause, self.filled.notified()).await;
+        self.waiting.lock().is_watched = false;
+    }
+}
+
+impl Waiting {
+    /// Counts in one more worker, where there is something to do for it.
+    fn take_worker(&mut self) -> bool {
+        let wanted = !self.due.is_empty() && !self.is_watched && self.workers < WORKERS_MAX;
+        self.workers += usize::from(wanted);
+        wanted
+    }
+}
