@@ -2,10 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use azure_core::{
-    http::headers::{HeaderName, Headers},
-    time::parse_rfc7231,
-};
+use azure_core::{http::headers::Headers, time::parse_rfc7231};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::blob::{
@@ -40,8 +37,11 @@ impl std::fmt::Display for ServiceMessage {
 
 impl std::error::Error for ServiceMessage {}
 
+/// A header by its name in lower case. By a walk: `get_optional_str` makes an error with a text, and with a backtrace where
+/// RUST_BACKTRACE asks for them, of each one that is missing, which most are.
 pub(super) fn text<'a>(headers: &'a Headers, name: &'static str) -> Option<&'a str> {
-    headers.get_optional_str(&HeaderName::from_static(name)).filter(|value| !value.is_empty())
+    let (_, value) = headers.iter().find(|(found, _)| found.as_str() == name)?;
+    Some(value.as_str()).filter(|value| !value.is_empty())
 }
 
 fn owned(headers: &Headers, name: &'static str) -> Option<String> {
