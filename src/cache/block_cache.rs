@@ -151,6 +151,21 @@ impl BlockCache {
         }
     }
 
+    /// A block that a scan has passed: its memory is free for what the scan fetches next, unless somebody holds the block,
+    /// has read it before the scan came, or nobody has read it.
+    pub fn pass(&self, id: ContentId, index: u64) {
+        let key = (id, index);
+        let mut shard = self.shard(&key).lock();
+        let idle = |entry: &Entry| Arc::strong_count(&entry.block) == 1 && !entry.block.is_being_filled();
+        if shard.probation.peek(&key).is_some_and(idle)
+            && let Some(passed) = shard.probation.pop(&key)
+        {
+            self.blocks.fetch_sub(1, Ordering::Relaxed);
+            drop(shard);
+            drop(passed);
+        }
+    }
+
     /// Takes a block out. Readers that hold it keep it.
     pub fn remove(&self, id: ContentId, index: u64) -> Option<Arc<Block>> {
         let removed = self.shard(&(id, index)).lock().remove(&(id, index))?;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::{
     blob::{BlobName, BlobStore, ETag},
-    sync::{Arc, Ordering, RwLock, Weak},
+    sync::{Arc, AtomicUsize, Ordering, RwLock, Weak},
 };
 
 use super::registry::{Key, Registry};
@@ -41,6 +41,8 @@ pub struct Source {
 pub struct Content {
     id: ContentId,
     length: u64,
+    /// Windows that are open on it.
+    pub(super) windows: AtomicUsize,
     /// Short sections, nothing awaits inside. Taken before the registry's lock, never after it.
     source: RwLock<Arc<Source>>,
     /// Where others find this content, when it was opened through a registry.
@@ -55,7 +57,13 @@ impl Content {
     }
 
     pub(super) fn build(source: Source, length: u64, registered: Option<(Weak<Registry>, Arc<str>)>) -> Self {
-        Self { id: ContentId::next(), length, source: RwLock::new(Arc::new(source)), registered }
+        Self {
+            id: ContentId::next(),
+            length,
+            windows: AtomicUsize::new(0),
+            source: RwLock::new(Arc::new(source)),
+            registered,
+        }
     }
 
     /// Identity of these bytes in this process.

@@ -376,6 +376,46 @@ async fn blocks_read_again_survive_the_scan_of_a_larger_file() {
     assert_eq!(harness.store.request_count(), requests);
 }
 
+#[tokio::test]
+async fn a_scan_of_a_file_larger_than_memory_keeps_its_head_and_takes_little_more() {
+    let harness = Harness::new(128 * MIB);
+    let huge = harness.blob("huge", 400 * MIB, 1);
+    let stream = harness.cache.stream();
+    let head = harness.cache.gauges().budget.pool_bytes / 8;
+    for at in 0..400 {
+        let bytes = harness.cache.read(&huge, at * MIB..(at + 1) * MIB, &stream).await.unwrap();
+        assert_eq!(bytes.to_vec(), harness.store.bytes(1, at * MIB..(at + 1) * MIB));
+        drop(bytes);
+        let gauges = harness.cache.gauges();
+        let read = gauges.blocks.blocks as u64 * MIB - gauges.budget.prefetch_bytes;
+        assert!(read <= head + 12 * MIB, "{read} after {at} MiB: {gauges:?}");
+    }
+    assert_eq!(harness.cache.gauges().blocks.evictions, 0);
+    drop(stream);
+    let requests = harness.store.request_count();
+    harness.read(&huge, 0..head / MIB * MIB).await.unwrap();
+    assert_eq!(harness.store.request_count(), requests);
+    harness.assert_at_rest();
+}
+
+#[tokio::test]
+async fn two_readers_of_a_large_file_leave_each_other_what_they_have_read() {
+    let harness = Harness::new(512 * MIB);
+    let huge = harness.blob("huge", 600 * MIB, 1);
+    let streams = [harness.cache.stream(), harness.cache.stream()];
+    // The second one comes when the first has let go of nothing yet, and falls behind.
+    for at in 0..200 {
+        for (stream, behind) in streams.iter().zip([0, 16 + at / 8]) {
+            let Some(at) = u64::checked_sub(at, behind) else { continue };
+            harness.cache.read(&huge, at * MIB..(at + 1) * MIB, stream).await.unwrap();
+        }
+    }
+    let requests = harness.store.requests.lock();
+    let furthest = requests.iter().map(|range| range.end).max();
+    let delivered = harness.store.delivered.load(Ordering::Relaxed);
+    assert!(Some(delivered) <= furthest, "{delivered} of {furthest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_wait_for_pinned_memory_and_go_on_when_it_is_unpinned() {
     let harness = Harness::new(16 * MIB);

@@ -15,7 +15,7 @@ use crate::{
         BlockCache, Shared,
         block::{BLOCK_BYTES, Block, Pieces},
         budget::Class,
-        content::{Content, ContentId},
+        content::Content,
         fetch::claim_runs,
     },
     sync::{Arc, AtomicUsize, Ordering},
@@ -37,10 +37,11 @@ const WINDOW_OF_READ: u64 = 3;
 /// was grown by have then had time to answer.
 const GROWTH_PAUSE: u64 = 8;
 
-/// Connections that one window uses at most. 32 saturate a node (1.7 GiB/s at 60 MiB/s each); more only share it.
+/// Connections that all windows use at most. 32 saturate a node (1.7 GiB/s at 60 MiB/s each); more only share it, in smaller
+/// GETs (0.3 ms of processor time each).
 const PARTS_MAX: u64 = 32;
 
-/// And at least, while the window is large enough.
+/// And one window at least, while the window is large enough.
 const PARTS_MIN: u64 = 4;
 
 /// What one reader takes at most: copies out of the kernel's pages (2.3 to 3.5 GiB/s with 1 MiB requests).
@@ -60,9 +61,23 @@ const PART_BYTES_DOWN: u64 = BLOCK_BYTES;
 /// Half-read blocks of all streams pin at most one part in this many of the memory (a guess).
 const CURRENT_SHARE: u64 = 3;
 
+/// Of a content larger than one part of the memory in [`SCANNED_PART`], a reader that goes through it alone keeps the first
+/// part in [`HEAD_PART`], and lets go of the rest behind it. Else it would leave the end of the content, which the next one
+/// that goes through it would push out before it comes there; and every byte would need memory that nothing has touched
+/// lately, where a first touch costs 0.2 s/GiB, and 0.1 s/GiB of copies miss the processor's cache (cold read of 1 GiB).
+const SCANNED_PART: u64 = 2;
+/// See [`SCANNED_PART`].
+const HEAD_PART: u64 = 8;
+
+/// How far behind a reader its blocks stay: requests that the kernel sent before may be taken later (a guess: 8 of its
+/// largest).
+const BEHIND_BYTES: u64 = 8 << 20;
+
 /// What is fetched ahead of a cursor.
 pub(super) struct Window {
-    content: ContentId,
+    content: Arc<Content>,
+    /// Up to here blocks behind the reader were let go.
+    passed: u64,
     direction: Direction,
     blocks: Arc<BlockCache>,
     active: ActiveWindow,
@@ -90,10 +105,12 @@ impl Drop for ActiveWindow {
 }
 
 impl Window {
-    pub(super) fn new(shared: &Arc<Shared>, content: &Content, direction: Direction, place: u64) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, content: &Arc<Content>, direction: Direction, place: u64) -> Self {
         shared.active_windows.fetch_add(1, Ordering::Relaxed);
+        content.windows.fetch_add(1, Ordering::Relaxed);
         Self {
-            content: content.id(),
+            content: Arc::clone(content),
+            passed: place,
             direction,
             blocks: Arc::clone(&shared.blocks),
             active: ActiveWindow(Arc::clone(&shared.active_windows)),
@@ -114,6 +131,7 @@ impl Window {
     /// The reader has come to `place`; `waited`: the bytes were not there.
     pub(super) fn advance(&mut self, shared: &Arc<Shared>, content: &Arc<Content>, place: u64, waited: bool) {
         self.resize(shared, place, waited);
+        self.let_go_behind(shared, place);
         self.issue(shared, content, place);
     }
 
@@ -127,6 +145,21 @@ impl Window {
         let windows = self.active.0.load(Ordering::Relaxed).max(1) as u64;
         let share = shared.pool.budget().limit_bytes(Class::Prefetch) / windows;
         self.target = self.target.min(shared.read_ahead_bytes).min(share).max(WINDOW_BYTES_MIN);
+    }
+
+    /// Lets go of what the reader has passed, see [`SCANNED_PART`].
+    fn let_go_behind(&mut self, shared: &Shared, place: u64) {
+        let memory = shared.pool.budget().pool_bytes();
+        let alone = self.content.windows.load(Ordering::Relaxed) == 1;
+        if self.direction != Direction::Up || self.content.length() <= memory / SCANNED_PART {
+            return;
+        }
+        let end = place.saturating_sub(BEHIND_BYTES) / BLOCK_BYTES;
+        if alone {
+            let first = self.passed.max(memory / HEAD_PART) / BLOCK_BYTES;
+            (first..end).for_each(|index| self.blocks.pass(self.content.id(), index));
+        }
+        self.passed = self.passed.max(end * BLOCK_BYTES);
     }
 
     /// Pins the block that the reader is in the middle of, while all windows together pin a small part of the memory.
@@ -150,7 +183,8 @@ impl Window {
             Direction::Up => self.issued.max(place),
             Direction::Down => self.issued.min(place),
         };
-        let part = part_bytes(self.target, self.direction, content.source().store.link());
+        let windows = self.active.0.load(Ordering::Relaxed);
+        let part = part_bytes(self.target, self.direction, content.source().store.link(), windows as u64);
         while let Some(range) = self.next_part(content, place, part) {
             let (reached, complete) = self.issue_part(shared, content, &range);
             self.issued = reached;
@@ -210,20 +244,27 @@ impl Window {
         self.parts.iter().for_each(|(_, task)| task.abort());
         let (low, high) = (place.min(self.issued), place.max(self.issued));
         for index in low / BLOCK_BYTES..high.div_ceil(BLOCK_BYTES) {
-            self.blocks.abandon(self.content, index);
+            self.blocks.abandon(self.content.id(), index);
         }
     }
 }
 
-/// How large the GETs of a window of `target` bytes should be: whole blocks.
-fn part_bytes(target: u64, direction: Direction, link: Option<LinkEstimate>) -> u64 {
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.content.windows.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How large the GETs of a window of `target` bytes, one of `windows`, should be: whole blocks.
+fn part_bytes(target: u64, direction: Direction, link: Option<LinkEstimate>, windows: u64) -> u64 {
+    let parts_max = (PARTS_MAX / windows.max(1)).max(PARTS_MIN);
     let (parts, most) = match link {
         Some(link) => {
             let worth = (link.first_byte * BODY_OF_ROUND_TRIP).as_secs_f64() * link.bytes_per_second as f64;
             let parts = READER_BYTES_PER_SECOND / link.bytes_per_second.max(1);
-            (parts.clamp(PARTS_MIN, PARTS_MAX), (worth as u64).clamp(PART_BYTES.start, PART_BYTES.end))
+            (parts.clamp(PARTS_MIN, parts_max), (worth as u64).clamp(PART_BYTES.start, PART_BYTES.end))
         }
-        None => (PARTS_MAX, PART_BYTES_UNMEASURED),
+        None => (parts_max, PART_BYTES_UNMEASURED),
     };
     let most = if direction == Direction::Down { PART_BYTES_DOWN } else { most };
     let blocks = (target / parts).min(most) / BLOCK_BYTES;
@@ -274,13 +315,15 @@ mod tests {
                 bytes_per_second: mib_per_second * MIB,
             })
         };
-        let part = |target: u64, link| part_bytes(target * MIB, Direction::Up, link) / MIB;
+        let part = |target: u64, link| part_bytes(target * MIB, Direction::Up, link, 1) / MIB;
         let azure = link(10_000, 60);
         assert_eq!([8, 32, 64, 128, 512].map(|target| part(target, azure)), [1, 1, 2, 4, 4]);
         assert_eq!(part(512, link(30_000, 60)), 8);
         // The same machine: a few connections do.
         assert_eq!([4, 16, 128].map(|target| part(target, link(300, 1500))), [1, 3, 3]);
         assert_eq!([4, 128, 512].map(|target| part(target, None)), [1, 4, 4]);
-        assert_eq!(part_bytes(128 * MIB, Direction::Down, azure), BLOCK_BYTES);
+        assert_eq!(part_bytes(128 * MIB, Direction::Down, azure, 1), BLOCK_BYTES);
+        // Of four windows each has a quarter of the connections.
+        assert_eq!([8, 32, 64].map(|target| part_bytes(target * MIB, Direction::Up, azure, 4) / MIB), [1, 4, 4]);
     }
 }
