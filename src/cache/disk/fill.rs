@@ -81,8 +81,9 @@ impl Reader<'_> {
             let place = first + at as u64;
             let bytes = (range.end - place * PIECE_BYTES).min(there as u64 * PIECE_BYTES) as usize;
             let right = file.read(place, &words[at..at + there], &mut buffer[..bytes])?;
-            run.write(&buffer[..right]);
+            // Counted first: whoever waits for these bytes goes on as soon as they are there.
             self.inner.counters.read_bytes.fetch_add(right as u64, Ordering::Relaxed);
+            run.write(&buffer[..right]);
             if right < bytes {
                 let wrong = place + right as u64 / PIECE_BYTES;
                 self.tell_corrupt(wrong);
