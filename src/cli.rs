@@ -9,6 +9,7 @@ mod memory;
 pub mod mount;
 pub mod node;
 mod upstream;
+pub mod warmup;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ enum Role {
     Mount(mount::Args),
     Node(node::Args),
     Controller(controller::Args),
+    Warmup(warmup::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
             Role::Mount(args) => mount::run(args),
             Role::Node(args) => node::run(args),
             Role::Controller(args) => controller::run(args),
+            Role::Warmup(args) => warmup::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -142,6 +142,10 @@ impl FileSystem {
             b"url" => Some(self.store.url(&self.blob_name(inode)?)),
             b"tier" => properties.access_tier.clone(),
             b"content_type" => properties.headers.content_type.clone(),
+            b"cached" => match self.cache().disk() {
+                Some(disk) => Some(disk.kept_bytes(&base.content).await.to_string()),
+                None => None,
+            },
             b"request_id" => {
                 let blob = self.blob_name(inode)?;
                 let asked = self.store.head(&blob, &Condition::None).await;

@@ -109,3 +109,46 @@ fn the_second_mount_on_a_cache_directory_says_who_has_it_and_works() {
     assert!(told.contains("uses") && told.contains("each process needs one of its own"), "{told}");
     assert!(!first.unmount().log.contains("cache directory"));
 }
+
+#[test]
+fn warmup_fills_the_cache_directory_and_skips_what_is_there() {
+    let world = world();
+    for (at, length) in [1, 70_000, 3 << 20, 5 << 20, 23 << 20].into_iter().enumerate() {
+        world.emulator().put(world.container(), &format!("d/{at}"), noise(length, at as u64), &[]).unwrap();
+    }
+    let cache = world.path("cache");
+    let mount = world.mount(&["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0"]);
+    let root = mount.path("d");
+    let warm = |args: &[&str]| world.run(&mut world.command(args), READ_WITHIN);
+    let first = warm(&["warmup", root.to_str().unwrap()]);
+    assert!(first.stderr.contains("5 files") && first.stderr.contains("0 files were there"), "{}", first.stderr);
+    assert!(!first.stderr.contains("not wholly"), "{}", first.stderr);
+    let before = reads(&world);
+    let second = warm(&["warmup", root.to_str().unwrap(), "--jobs", "2"]);
+    assert!(second.stderr.contains("0 B read, 5 files were there"), "{}", second.stderr);
+    assert_eq!(reads(&world), before);
+    mount.unmount();
+    let mount = world.mount(&["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0"]);
+    let before = reads(&world);
+    assert_eq!(md5_of(&world, &mount.path("d/4")), md5_of_bytes(&noise(23 << 20, 4)));
+    assert_eq!(reads(&world), before);
+    mount.unmount();
+}
+
+#[test]
+fn warmup_says_what_it_could_not_do() {
+    let world = world();
+    world.emulator().put(world.container(), "a", noise(70_000, 1), &[]).unwrap();
+    // Without a cache directory it fills memory, and says so.
+    let mount = world.mount(&[]);
+    let list = world.path("list");
+    fs::write(&list, format!("{}\n", mount.path("a").display())).unwrap();
+    let told = world.run(&mut world.command(&["warmup", "--from", list.to_str().unwrap()]), READ_WITHIN);
+    assert!(told.stderr.contains("1 files are not wholly in a cache directory"), "{}", told.stderr);
+    let missing = mount.path("missing");
+    let ended = world.run(&mut world.command(&["warmup", missing.to_str().unwrap()]), READ_WITHIN);
+    let told = ended.stderr;
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(told.contains("missing") && told.contains("1 files or directories could not be read"), "{told}");
+    mount.unmount();
+}

@@ -43,6 +43,9 @@ const KEY_BYTES_MAX: usize = WORDS_AT as usize - HEADER_BYTES - 8;
 /// Pieces read at once when a version is checked.
 const VERIFY_PIECES: u64 = 8;
 
+/// Words read at once when pieces are counted: 32 KiB.
+const COUNT_PIECES: usize = 4096;
+
 /// What files are made with: they hold what their readers' credentials protect.
 const FILE_MODE: u32 = 0o600;
 
@@ -260,6 +263,21 @@ impl VersionFile {
         }
         self.verified.store(true, Ordering::Release);
         Ok(None)
+    }
+
+    /// Bytes of the pieces that are there.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn kept_bytes(&self) -> io::Result<u64> {
+        let pieces = self.length.div_ceil(PIECE_BYTES);
+        let mut bytes = 0;
+        for first in (0..pieces).step_by(COUNT_PIECES) {
+            let words = self.words(&(first..pieces.min(first + COUNT_PIECES as u64)))?;
+            let there = (first..).zip(words).filter(|(_, word)| *word != 0);
+            bytes += there.map(|(piece, _)| PIECE_BYTES.min(self.length - piece * PIECE_BYTES)).sum::<u64>();
+        }
+        Ok(bytes)
     }
 
     /// Whether it was found to be whole and right.

@@ -47,6 +47,23 @@ impl DiskTier {
     }
 }
 
+impl DiskTier {
+    /// Bytes of a content that are on disk.
+    pub async fn kept_bytes(&self, content: &Content) -> u64 {
+        let Some((key, directory)) = content.key().zip(self.inner.directory()) else { return 0 };
+        let (id, length) = (FileId::of(&key), content.length());
+        if !directory.may_have(id) {
+            return 0;
+        }
+        let Ok(permit) = Arc::clone(&self.inner.reads).acquire_owned().await else { return 0 };
+        let counted = spawn_blocking(move || {
+            let _permit = permit;
+            directory.version(id, &key, length).ok()??.kept_bytes().ok()
+        });
+        counted.await.ok().flatten().unwrap_or(0)
+    }
+}
+
 impl Inner {
     fn is_right(&self, file: &VersionFile) -> bool {
         match file.verify() {
