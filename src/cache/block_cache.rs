@@ -151,12 +151,14 @@ impl BlockCache {
         }
     }
 
-    /// A block that a scan has passed: its memory is free for what the scan fetches next, unless somebody holds the block,
-    /// has read it before the scan came, or nobody has read it.
+    /// A block that a scan has passed: its memory is free for what the scan fetches next, unless somebody holds the block or
+    /// still wants to (the node's disk, that has not come to it yet), has read it before the scan came, or nobody has read
+    /// it.
     pub fn pass(&self, id: ContentId, index: u64) {
         let key = (id, index);
         let mut shard = self.shard(&key).lock();
-        let idle = |entry: &Entry| Arc::strong_count(&entry.block) == 1 && !entry.block.is_being_filled();
+        let wanted = |block: &Arc<Block>| Arc::strong_count(block) > 1 || Arc::weak_count(block) > 0;
+        let idle = |entry: &Entry| !wanted(&entry.block) && !entry.block.is_being_filled();
         if shard.probation.peek(&key).is_some_and(idle)
             && let Some(passed) = shard.probation.pop(&key)
         {

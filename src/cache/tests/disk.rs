@@ -126,6 +126,23 @@ async fn what_was_read_before_a_restart_is_read_without_a_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_disk_is_not_let_go_behind_a_reader() {
+    let (store, directory) = (FakeStore::new(), tempfile::tempdir().unwrap());
+    let options = options(&directory);
+    // More than half of the memory, but not more than all of it.
+    let length = 48 * MIB;
+    store.put("a", "\"1\"", length, 7);
+    let process = Process::start(&store, &options).await;
+    let (content, stream) = (process.open("a", length), process.harness.cache.stream());
+    for at in 0..length / MIB {
+        process.harness.cache.read(&content, at * MIB..(at + 1) * MIB, &stream).await.unwrap();
+    }
+    process.flush().await;
+    let gauges = process.gauges();
+    assert_eq!((gauges.written_bytes, gauges.dropped_bytes), (length, 0), "{gauges:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_what_is_not_on_disk_is_fetched() {
     let (store, directory) = (FakeStore::new(), tempfile::tempdir().unwrap());
     let options = options(&directory);
