@@ -200,11 +200,16 @@ impl FileSystem {
     /// Sends every stretch that is complete and was passed over while too many were on their way. Returns whether any is
     /// on its way now.
     pub(super) fn stage_complete(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
-        let mut stretches: Vec<Range<u64>> = {
+        let mut stretches: Vec<Range<u64>> = Vec::new();
+        {
             let state = inode.state.lock();
-            let positions = state.overlay.iter().flat_map(super::overlay::Overlay::resident_positions);
-            positions.flat_map(|position| self.stretches_in(position)).collect()
-        };
+            for position in state.overlay.iter().flat_map(super::overlay::Overlay::resident_positions) {
+                // In order, and a stretch has many buffers: most lie in the last one.
+                if stretches.last().is_none_or(|last| last.end < position + BUFFER_BYTES) {
+                    stretches.extend(self.stretches_in(position));
+                }
+            }
+        }
         stretches.dedup();
         stretches.into_iter().for_each(|stretch| self.stage(inode, stretch));
         !inode.state.lock().staging.is_empty()
