@@ -152,7 +152,7 @@ fn freeze(inode: &Inode) -> Freeze {
         let same = |owed: &Owed| {
             owed.carried.attributes == now.attributes && owed.carried.metadata_changes == now.metadata_changes
         };
-        let all_owed = state.committing.is_some() && state.owed.as_ref().is_some_and(same);
+        let all_owed = state.committing.is_some() && state.owed.as_deref().is_some_and(same);
         return if all_owed { Freeze::Owed } else { Freeze::Refused };
     };
     let below_is_free = state.committing.is_none() || (state.owed.is_some() && overlay.below() == 0);
@@ -299,7 +299,7 @@ impl FileSystem {
         if behind.owed.lock().insert(owed.chain, Arc::clone(inode)).is_none() {
             self.table.hold(inode.number, 1);
         }
-        let before = inode.state.lock().owed.replace(owed);
+        let before = inode.state.lock().owed.replace(Box::new(owed));
         behind.owed_bytes.fetch_sub(before.map_or(0, |before| before.bytes), Ordering::Relaxed);
         if behind.queue.put(inode) {
             self.start_worker();

@@ -99,7 +99,8 @@ pub struct State {
     pub committing: Option<Arc<Overlay>>,
     /// That `committing` is in the journal, or for a directory that its marker is: a close has returned, and the service
     /// must still get it ([`super::behind`]).
-    pub owed: Option<Owed>,
+    /// Boxed: hardly any inode has it, and all of them count.
+    pub owed: Option<Box<Owed>>,
     /// When `base` was last known to be current; `None` for what only we have.
     pub checked: Option<Instant>,
     /// Whether it still has a name.

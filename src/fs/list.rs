@@ -17,7 +17,7 @@ const DOTS: u64 = 2;
 
 /// Inodes that kernels hold without using them may take one part in this many of the budget.
 const INODES_PART: u64 = 16;
-/// What one takes: 752 bytes (size_of) and 376 for the version it stands for, and about as much again for its texts, its
+/// What one takes: under 800 bytes, under 400 for the version it stands for, and about as much again for its texts, its
 /// row in the table, and the content that finds its cached bytes.
 const INODE_BYTES: u64 = 2 << 10;
 /// However small the budget is: what a program works on at a time.
