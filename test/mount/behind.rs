@@ -20,12 +20,13 @@ const ROUNDS: u64 = 8;
 const LATENCY: Duration = Duration::from_millis(10);
 
 /// In a process of its own, which outlives the mount: makes files, some by way of a temporary name, overwrites and removes
-/// some, and says a line for each call that has returned.
+/// some, and says a line for each call that has returned. It holds the root: once the dead mount is detached, its path leads
+/// to a plain directory, where everything would go well.
 const WRITER: &str = r"
 import os, sys
-root, count = sys.argv[1], int(sys.argv[2])
+root, count = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY), int(sys.argv[2])
 def put(name, data):
-    file = os.open(os.path.join(root, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=root)
     if os.write(file, data) != len(data):
         raise OSError('the mount went away in the middle of a write')
     os.close(file)
@@ -35,7 +36,7 @@ try:
         name = 'f%d' % number
         if number % 10 == 3:
             put('tmp', data)
-            os.rename(os.path.join(root, 'tmp'), os.path.join(root, name))
+            os.rename('tmp', name, src_dir_fd=root, dst_dir_fd=root)
         else:
             put(name, data)
         print('closed', number, flush=True)
@@ -43,7 +44,7 @@ try:
             put(name, data + b'again')
             print('again', number, flush=True)
         if number % 10 == 9:
-            os.unlink(os.path.join(root, name))
+            os.unlink(name, dir_fd=root)
             print('gone', number, flush=True)
 except OSError:
     pass

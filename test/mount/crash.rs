@@ -26,15 +26,17 @@ const WRITE_MAX: Duration = Duration::from_secs(60);
 /// Writes file after file, each in parts and with an fsync, and says a name once its fsync has returned.
 ///
 /// A process of its own, not a thread: when this process starts a child, the child closes its copies of all descriptors,
-/// and every close of a file commits what is written so far. A half-written file would then be right to be seen.
+/// and every close of a file commits what is written so far. A half-written file would then be right to be seen. It holds the
+/// root: once the dead mount is detached, its path leads to a plain directory, where everything would go well.
 const WRITER: &str = "
 import itertools, os, sys
-root, writer, sizes = sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3:]]
+root = os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)
+writer, sizes = int(sys.argv[2]), [int(size) for size in sys.argv[3:]]
 for number in itertools.count():
     name = f'w{writer}-{number}'
     length = sizes[(writer + number) % len(sizes)]
     data = (f'{name} ' * (length // len(name) + 1)).encode()[:length]
-    with open(os.path.join(root, name), 'wb', buffering=0) as file:
+    with open(name, 'wb', buffering=0, opener=lambda name, flags: os.open(name, flags, 0o644, dir_fd=root)) as file:
         for start in range(0, length, 300_000):
             file.write(data[start:start + 300_000])
         os.fsync(file.fileno())
