@@ -88,6 +88,30 @@ pub struct BlobProperties {
     pub mode: Option<u32>,
 }
 
+impl BlobProperties {
+    /// Those of an empty block blob that was just written; who knows more says so.
+    #[must_use]
+    pub fn written(committed: &Committed, metadata: Metadata) -> Self {
+        Self {
+            etag: committed.etag.clone(),
+            length: 0,
+            last_modified: committed.last_modified,
+            created: None,
+            kind: BlobKind::Block,
+            metadata,
+            headers: ContentHeaders::default(),
+            content_md5: None,
+            access_tier: None,
+            tier_known: true,
+            tag_count: 0,
+            leased: false,
+            copy: None,
+            request_id: None,
+            mode: None,
+        }
+    }
+}
+
 /// A body as it arrives. Breaks are resumed by the store; an `Err` is final.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 

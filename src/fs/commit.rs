@@ -38,7 +38,6 @@ use crate::blob::{
 };
 pub(super) use append::{check_change, check_holes, only_at_its_end, read_only_pages};
 pub(super) use attempt::Attempt;
-pub(super) use finish::written_properties;
 
 /// A commit whose version was replaced by the same bytes under a new ETag is tried again on that; more often than this,
 /// somebody keeps changing the blob.

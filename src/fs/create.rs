@@ -234,8 +234,7 @@ impl FileSystem {
             }
             Err(error) => return Err(Error::from_store(format!("cannot create {blob}"), error)),
         };
-        let properties =
-            BlobProperties { length, mode, ..super::commit::written_properties(&committed, options.metadata) };
+        let properties = BlobProperties { length, mode, ..BlobProperties::written(&committed, options.metadata) };
         let number = Some(self.table.next_number());
         let found = Found { kind, properties: Some(Arc::new(properties)), seen: Instant::now(), number };
         self.settle(directory, name, &found)

@@ -10,7 +10,9 @@ use super::{
     overlay::{Overlay, Segment},
 };
 use crate::{
-    blob::{BlobName, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions},
+    blob::{
+        BlobName, BlobProperties, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions,
+    },
     cache::{Buffer, Class, Filled, Pool},
 };
 
@@ -159,7 +161,7 @@ impl FileSystem {
         };
         match self.store.put_blob(&marker, Body::new(), &options).await {
             Ok(committed) => {
-                let properties = super::commit::written_properties(&committed, options.metadata);
+                let properties = BlobProperties::written(&committed, options.metadata);
                 self.observe(&directory, &Self::found_marker(properties, Instant::now()));
                 Ok(())
             }

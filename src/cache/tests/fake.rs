@@ -183,23 +183,8 @@ impl BlobStore for Container {
         }
         let range = range.start.min(blob.length)..range.end.min(blob.length);
         let body = store.body(blob.seed, range.clone(), fault);
-        let properties = BlobProperties {
-            etag: blob.etag.clone(),
-            length: blob.length,
-            last_modified: SystemTime::UNIX_EPOCH,
-            kind: BlobKind::Block,
-            metadata: Metadata::new(),
-            headers: ContentHeaders::default(),
-            content_md5: None,
-            access_tier: None,
-            tier_known: true,
-            tag_count: 0,
-            leased: false,
-            copy: None,
-            created: None,
-            request_id: None,
-            mode: None,
-        };
+        let version = Committed { etag: blob.etag.clone(), last_modified: SystemTime::UNIX_EPOCH };
+        let properties = BlobProperties { length: blob.length, ..BlobProperties::written(&version, Metadata::new()) };
         Ok(Download { properties, range, body })
     }
 

@@ -7,9 +7,9 @@ use super::{
         Error, FileSystem, Result,
         inode::{Base, Carried, Inode},
     },
-    ADOPTIONS_MAX, write_options, written_properties,
+    ADOPTIONS_MAX, write_options,
 };
-use crate::blob::{BlobName, Body, Committed, ErrorKind, Metadata};
+use crate::blob::{BlobName, BlobProperties, Body, Committed, ErrorKind, Metadata};
 
 impl FileSystem {
     pub(super) async fn commit_attributes(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
@@ -62,7 +62,7 @@ impl FileSystem {
                 base.content.repoint(name.clone(), committed.etag.clone());
                 base.with_attributes(committed, metadata)
             }
-            None => self.base_of(name, &written_properties(committed, metadata)),
+            None => self.base_of(name, &BlobProperties::written(committed, metadata)),
         };
         let mut state = inode.state.lock();
         state.base = Some(Arc::new(base));

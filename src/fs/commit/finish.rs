@@ -8,7 +8,7 @@ use super::super::{
     overlay::{Overlay, Segment},
 };
 use crate::{
-    blob::{BlobKind, BlobName, BlobProperties, Committed, CommittedBlock, ContentHeaders, Metadata, WriteOptions},
+    blob::{BlobName, BlobProperties, Committed, CommittedBlock, ContentHeaders, WriteOptions},
     cache::{BLOCK_BYTES, Cache, Content, PIECE_BYTES},
 };
 
@@ -39,7 +39,7 @@ impl FileSystem {
             headers: ContentHeaders { tags: None, ..options.headers },
             access_tier: options.access_tier,
             tier_known: true,
-            ..written_properties(committed, options.metadata)
+            ..BlobProperties::written(committed, options.metadata)
         };
         state.base = Some(Arc::new(Base { properties, content, blocks: Some(Arc::new(blocks)) }));
         state.committing = None;
@@ -124,25 +124,4 @@ fn copy_new(
         }
     }
     Some(())
-}
-
-/// What an empty blob that we have just written has; the caller adds what it has more.
-pub(in crate::fs) fn written_properties(committed: &Committed, metadata: Metadata) -> BlobProperties {
-    BlobProperties {
-        etag: committed.etag.clone(),
-        length: 0,
-        last_modified: committed.last_modified,
-        kind: BlobKind::Block,
-        metadata,
-        headers: ContentHeaders::default(),
-        content_md5: None,
-        access_tier: None,
-        tier_known: true,
-        tag_count: 0,
-        leased: false,
-        copy: None,
-        created: None,
-        request_id: None,
-        mode: None,
-    }
 }

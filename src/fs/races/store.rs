@@ -39,7 +39,7 @@ impl Stored {
     fn properties(&self) -> BlobProperties {
         BlobProperties {
             length: self.bytes.len() as u64,
-            ..super::super::commit::written_properties(&self.committed(), self.metadata.clone())
+            ..BlobProperties::written(&self.committed(), self.metadata.clone())
         }
     }
 

@@ -63,21 +63,10 @@ impl State {
     fn write(&mut self, name: &str, blocks: Vec<(BlockId, Bytes)>, bytes: Bytes, options: &WriteOptions) -> Committed {
         let committed = self.stamp();
         let properties = BlobProperties {
-            etag: committed.etag.clone(),
             length: bytes.len() as u64,
-            last_modified: committed.last_modified,
-            kind: BlobKind::Block,
-            metadata: options.metadata.clone(),
             headers: options.headers.clone(),
-            content_md5: None,
             access_tier: options.access_tier.clone(),
-            tier_known: true,
-            tag_count: 0,
-            leased: false,
-            copy: None,
-            created: None,
-            request_id: None,
-            mode: None,
+            ..BlobProperties::written(&committed, options.metadata.clone())
         };
         self.blobs.insert(name.to_owned(), Stored { bytes, blocks, properties });
         self.staged.remove(name);
