@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 
 /// Whether all jobs of ours could be measured.
 fn run() -> Result<bool> {
-    let runs = number("BENCH_RUNS", RUNS_DEFAULT)?;
+    let ours_runs = number("BENCH_RUNS", RUNS_DEFAULT)?;
+    let runs = Runs { ours: ours_runs, peers: number("BENCH_PEER_RUNS", ours_runs)? };
     let large_mib = number("BENCH_MIB", LARGE_MIB_DEFAULT)?;
     let (ours, peers) = (Driver::ours()?, Driver::peers());
     let warmth = Warmth::new((number("BENCH_WARM_MIB", WARM_MIB_DEFAULT)? as u64) << 20);
@@ -66,7 +67,7 @@ fn run() -> Result<bool> {
         large_bytes: (large_mib as u64) << 20,
         scratch: tempfile::tempdir()?,
     };
-    println!("Large files of {large_mib} MiB; medians of {runs}; {}", machine());
+    println!("Large files of {large_mib} MiB; medians of {}, of peers {}; {}", runs.ours, runs.peers, machine());
     let names: Vec<String> = peers.iter().map(|peer| peer.name().to_owned()).collect();
     let mut rows = Vec::new();
     for job in chosen_jobs() {
@@ -96,50 +97,86 @@ fn chosen_jobs() -> Vec<Job> {
     jobs::all().into_iter().filter(is_chosen).collect()
 }
 
-fn measure(bench: &Bench, warmth: &Warmth, job: Job, ours: &Driver, peers: &[Driver], runs: usize) -> Result<Row> {
-    let files = (job.files)(bench);
-    bench.service.put(&files)?;
-    let link = job.ceiling.map(|ceiling| {
-        median(
-            runs,
-            |value| *value,
-            || {
-                warmth.take();
-                bench.service.set_link(job.link)?;
-                let _melting = warmth.melt();
-                ceiling(bench, &files)
-            },
-        )
-    });
-    let of = |driver: &Driver| {
-        let runs = median(runs, |run: &Measured| run.value, || one_run(bench, warmth, job, driver, &files));
-        runs.map_err(|error| format!("{error:#}"))
-    };
-    let link = link.transpose().with_context(|| format!("ceiling of {}", job.name))?;
-    let measured = of(ours);
-    // Flags of ours mean nothing to others.
-    let peers = peers.iter().filter(|_| job.args.is_empty());
-    let peers = peers.map(|peer| (peer.name().to_owned(), of(peer))).collect();
-    Ok(Row { job, link, ours: measured, peers })
+/// How often each is run.
+#[derive(Clone, Copy)]
+struct Runs {
+    /// Ours and the bare link.
+    ours: usize,
+    /// Each peer.
+    peers: usize,
 }
 
-/// A job on a fresh mount, with the service as the job wants it.
-fn one_run(bench: &Bench, warmth: &Warmth, job: Job, driver: &Driver, files: &[data::File]) -> Result<Measured> {
-    // What the last run left or took.
+/// Everybody does the job once in each round, so that what disturbs the machine for a while disturbs all of them.
+fn measure(bench: &Bench, warmth: &Warmth, job: Job, ours: &Driver, peers: &[Driver], runs: Runs) -> Result<Row> {
+    let files = (job.files)(bench);
+    // Flags of ours mean nothing to others.
+    let peers: Vec<&Driver> = peers.iter().filter(|_| job.args.is_empty()).collect();
+    let (mut link, mut own, mut others) = (Vec::new(), Samples::Taken(Vec::new()), Vec::new());
+    others.resize_with(peers.len(), || Samples::Taken(Vec::new()));
+    for round in 0..runs.ours.max(runs.peers) {
+        if let Some(ceiling) = job.ceiling.filter(|_| round < runs.ours) {
+            ready(bench, warmth, job, &files)?;
+            let _melting = warmth.melt();
+            link.push(ceiling(bench, &files).with_context(|| format!("ceiling of {}", job.name))?);
+        }
+        if round < runs.ours {
+            own.take(|| one_run(bench, warmth, job, ours, &files));
+        }
+        if round < runs.peers {
+            peers.iter().zip(&mut others).for_each(|(peer, samples)| {
+                samples.take(|| one_run(bench, warmth, job, peer, &files));
+            });
+        }
+    }
+    let peers = peers.iter().zip(others).map(|(peer, samples)| (peer.name().to_owned(), samples.median())).collect();
+    Ok(Row { job, link: median(link, |value| *value), ours: own.median(), peers })
+}
+
+/// What somebody's runs gave, or why one of them failed; it is not run again then.
+enum Samples {
+    Taken(Vec<Measured>),
+    Failed(String),
+}
+
+impl Samples {
+    fn take(&mut self, run: impl FnOnce() -> Result<Measured>) {
+        if let Self::Taken(samples) = self {
+            match run() {
+                Ok(measured) => samples.push(measured),
+                Err(error) => *self = Self::Failed(format!("{error:#}")),
+            }
+        }
+    }
+
+    fn median(self) -> Result<Measured, String> {
+        match self {
+            Self::Taken(samples) => median(samples, |run| run.value).ok_or_else(|| "not run".to_owned()),
+            Self::Failed(reason) => Err(reason),
+        }
+    }
+}
+
+/// The service as the job wants it, whatever the last run left or took.
+fn ready(bench: &Bench, warmth: &Warmth, job: Job, files: &[data::File]) -> Result<()> {
     bench.service.delete("")?;
     bench.service.put(files)?;
     warmth.take();
-    bench.service.set_link(job.link)?;
+    bench.service.set_link(job.link)
+}
+
+/// A job on a fresh mount.
+fn one_run(bench: &Bench, warmth: &Warmth, job: Job, driver: &Driver, files: &[data::File]) -> Result<Measured> {
+    ready(bench, warmth, job, files)?;
     let mount = Mount::start(driver, &bench.service, job.profile, job.args)?;
     let _melting = warmth.melt();
     (job.run)(&Stage::new(bench, &mount, files))
 }
 
-/// The middle one of some runs; of two, the better is not chosen.
-fn median<T>(runs: usize, value: impl Fn(&T) -> f64, mut measure: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut all = (0..runs).map(|_| measure()).collect::<Result<Vec<T>>>()?;
+/// The middle one; of two, the better is not chosen.
+fn median<T>(mut all: Vec<T>, value: impl Fn(&T) -> f64) -> Option<T> {
     all.sort_by(|one, other| value(one).total_cmp(&value(other)));
-    Ok(all.swap_remove((all.len() - 1) / 2))
+    let middle = all.len().checked_sub(1)? / 2;
+    Some(all.swap_remove(middle))
 }
 
 /// The most memory over all jobs of a mount with the default budget.
