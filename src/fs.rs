@@ -5,7 +5,7 @@
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
 //! | how a name is found | `lookup`, `directory`, `name` |
-//! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek` |
+//! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek`; before anybody asks: `warm_up` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what a close need not wait for | `behind` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
@@ -65,6 +65,7 @@ mod spool;
 mod stage;
 mod table;
 mod view;
+mod warm_up;
 mod write;
 mod xattr;
 
@@ -152,6 +153,8 @@ pub struct Settings {
     pub durability: Durability,
     /// How long a file that was closed into the journal waits before it is sent.
     pub linger: Duration,
+    /// Paths below the root whose files are fetched into the cache once the volume is open; an empty one is the root.
+    pub warm_up: Vec<String>,
     /// How long requests may take.
     pub limits: RequestLimits,
     /// Shows unrepresentable names under escapes.
@@ -178,6 +181,7 @@ impl Default for Settings {
             append_age: APPEND_AGE_DEFAULT,
             durability: Durability::default(),
             linger: LINGER_DEFAULT,
+            warm_up: Vec::new(),
             limits: RequestLimits::STANDARD,
             escape_names: false,
             read_only: false,
@@ -270,6 +274,7 @@ impl FileSystem {
         file_system.load_root().await?;
         file_system.report_unfinished_renames().await;
         file_system.sweep_regularly();
+        file_system.begin_warm_up();
         Ok(file_system)
     }
 

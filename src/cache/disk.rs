@@ -32,7 +32,7 @@ use crate::sync::{
 use self::{
     directory::Directory,
     file::FileId,
-    writer::{Job, Keep},
+    writer::{EVICT_PART, Job, Keep},
 };
 use super::{block::Block, registry::Key};
 
@@ -163,6 +163,20 @@ impl DiskTier {
         if self.inner.jobs.send(Job::Barrier(told)).is_ok() {
             let _ = done.await;
         }
+    }
+
+    /// Most bytes that it can hold without taking some away again: its budget, or what the file system has room for. Zero
+    /// while the disk is left alone.
+    pub async fn room_bytes(&self) -> u64 {
+        let Some(directory) = self.inner.directory() else { return 0 };
+        let (budget, floor_percent) = (self.inner.options.size_bytes, self.inner.options.free_percent_min);
+        let looked = spawn_blocking(move || {
+            let (free, all) = directory.room().ok()?;
+            let held = directory.table.lock().bytes();
+            Some(held + free.saturating_sub(all / 100 * u64::from(floor_percent)))
+        });
+        let most = looked.await.ok().flatten().unwrap_or(0).min(budget);
+        most - most / EVICT_PART
     }
 
     /// Whether somebody fetches what will be handed over.

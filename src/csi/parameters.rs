@@ -30,7 +30,7 @@ enum Place {
 }
 
 /// Every key, in lower case.
-const KEYS: [(&str, Place, Effect); 65] = [
+const KEYS: [(&str, Place, Effect); 66] = [
     ("storageaccount", Place::Both, Effect::Used),
     ("storageaccountname", Place::Both, Effect::Used),
     ("containername", Place::Both, Effect::Used),
@@ -49,6 +49,7 @@ const KEYS: [(&str, Place, Effect); 65] = [
     ("consistency", Place::Both, Effect::Used),
     ("metadata-ttl", Place::Both, Effect::Used),
     ("durability", Place::Both, Effect::Used),
+    ("warmup", Place::Both, Effect::Used),
     ("azurestorageauthtype", Place::Both, Effect::Used),
     ("csi.storage.k8s.io/pvc/name", Place::Both, Effect::Used),
     ("csi.storage.k8s.io/pvc/namespace", Place::Both, Effect::Used),

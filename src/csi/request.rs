@@ -141,7 +141,7 @@ impl MountRequest<'_> {
     /// Attributes first, then the volume's own mount options, so that the latter win.
     fn options(&self) -> Result<MountOptions> {
         let mut written: Vec<String> = self.attributes.get("mountoptions").into_iter().map(str::to_owned).collect();
-        for key in ["consistency", "metadata-ttl", "durability"] {
+        for key in ["consistency", "metadata-ttl", "durability", "warmup"] {
             if let Some(value) = self.attributes.get(key) {
                 written.push(format!("{key}={value}"));
             }

@@ -136,6 +136,45 @@ fn warmup_fills_the_cache_directory_and_skips_what_is_there() {
 }
 
 #[test]
+fn a_volume_warms_itself_up_and_goes_on_where_it_was() {
+    let world = world();
+    for (at, length) in [1, 70_000, 3 << 20, 9 << 20].into_iter().enumerate() {
+        world.emulator().put(world.container(), &format!("d/e/{at}"), noise(length, at as u64), &[]).unwrap();
+    }
+    for other in ["single", "d-other", "other/x"] {
+        world.emulator().put(world.container(), other, noise(70_000, 9), &[]).unwrap();
+    }
+    let cache = world.path("cache");
+    let args = |size| {
+        let cache = ["--cache-dir", cache.to_str().unwrap(), "--cache-free", "0", "--cache-size", size];
+        [cache.as_slice(), &["-o", "warmup=d:/single:missing", "--log-level", "info"]].concat()
+    };
+    let mount = world.mount(&args("100MiB"));
+    let log = mount.wait_for_log("the warm-up is over");
+    assert!(log.contains("files=5 there=0 "), "{log}");
+    let before = reads(&world);
+    assert_eq!(md5_of(&world, &mount.path("d/e/3")), md5_of_bytes(&noise(9 << 20, 3)));
+    assert_eq!(md5_of(&world, &mount.path("single")), md5_of_bytes(&noise(70_000, 9)));
+    assert_eq!(reads(&world), before);
+    for other in ["d-other", "other/x"] {
+        md5_of(&world, &mount.path(other));
+    }
+    assert_eq!(reads(&world), before + 2, "what was not named was not fetched");
+    mount.unmount();
+    let mount = world.mount(&args("100MiB"));
+    let log = mount.wait_for_log("the warm-up is over");
+    assert!(log.contains("files=5 there=5 bytes=0"), "{log}");
+    assert_eq!(reads(&world), before + 2);
+    mount.unmount();
+    fs::remove_dir_all(&cache).unwrap();
+    let mount = world.mount(&args("4MiB"));
+    let log = mount.wait_for_log("the cache has no room");
+    assert!(log.contains("--cache-size"), "{log}");
+    assert!(disk_bytes(&cache) <= 4 << 20);
+    mount.unmount();
+}
+
+#[test]
 fn warmup_says_what_it_could_not_do() {
     let world = world();
     world.emulator().put(world.container(), "a", noise(70_000, 1), &[]).unwrap();

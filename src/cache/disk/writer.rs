@@ -33,7 +33,7 @@ const BATCH_JOBS: usize = 64;
 const VERSION_PARTS: (u64, u64) = (9, 10);
 
 /// Eviction goes on until one part in so many of the budget is free, so that it is not done again with every piece.
-const EVICT_PART: u64 = 32;
+pub(super) const EVICT_PART: u64 = 32;
 
 /// Something to be done on disk.
 pub(super) enum Job {

@@ -124,6 +124,15 @@ fn durability(text: &str) -> Result<Durability, String> {
     }
 }
 
+fn warm_up(text: &str) -> Result<Vec<String>, String> {
+    let paths = text.split(':').map(|path| path.trim_matches('/').to_owned()).collect::<Vec<_>>();
+    let plain = |path: &String| path.split('/').all(|part| part != ".." && part != ".");
+    match text.split(':').all(|path| !path.is_empty()) && paths.iter().all(plain) {
+        true => Ok(paths),
+        false => Err("paths inside the volume with `:` in between, such as models:data/train, or / for all".to_owned()),
+    }
+}
+
 fn parse_divisor(text: &str) -> Result<u64, String> {
     let divisor = text.parse().ok().filter(|divisor: &u64| divisor.is_power_of_two() && *divisor <= BLOCK_DIVISOR_MAX);
     divisor.ok_or_else(|| format!("a power of two up to {BLOCK_DIVISOR_MAX}"))
@@ -227,6 +236,13 @@ pub const TABLE: &[Row] = &[
         "close",
         "What close(2) waits for. close: the service. fsync: a journal in the spool directory; uploads follow in the background, fsync and unmounting wait for them, and a killed process's journal is sent at the next start.",
         |o, v| assign(&mut o.durability, durability(v).map(Some)),
+    ),
+    sets(
+        "warmup",
+        Takes::Text,
+        "nothing",
+        "Files and directories, with `:` in between, whose content is fetched into the cache once the volume is mounted; `/` is all of it. Goes on where it was after a restart with a cache directory, and takes no more than fits there (without one, half of the memory).",
+        |o, v| assign(&mut o.warm_up, warm_up(v)),
     ),
     sets(
         "io-deadline",

@@ -23,6 +23,10 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Saving and unmounting takes at most this long in any test.
 const END_WITHIN: Duration = Duration::from_secs(120);
 
+/// What a test waits for in a log comes within this time, and is looked for so often.
+const LOGGED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Longest life of a mount in a short and in a long test. One that hangs is killed then: the system calls that wait for it
 /// fail, and the test with them.
 const LIVES_AT_MOST: Duration = Duration::from_secs(300);
@@ -96,6 +100,21 @@ impl Mount {
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Waits until it has logged `text`; returns what it logged so far.
+    #[track_caller]
+    #[must_use]
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let end = Instant::now() + LOGGED_WITHIN;
+        loop {
+            let log = self.log();
+            if log.contains(text) {
+                return log;
+            }
+            assert!(Instant::now() < end, "{text:?} was not logged within {LOGGED_WITHIN:?}: {log}");
+            thread::sleep(LOOK_INTERVAL);
+        }
     }
 
     /// Most memory that it has had resident so far, in bytes (VmHWM).
