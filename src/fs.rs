@@ -151,6 +151,8 @@ pub struct Settings {
     pub append_age: Duration,
     /// What close(2) waits for.
     pub durability: Durability,
+    /// How old what was closed gets before the journal is forced to the disk; zero: each close waits for that.
+    pub journal_age: Duration,
     /// How long a file that was closed into the journal waits before it is sent.
     pub linger: Duration,
     /// Paths below the root whose files are fetched into the cache once the volume is open; an empty one is the root.
@@ -180,6 +182,7 @@ impl Default for Settings {
             sibling_age: SIBLING_AGE_DEFAULT,
             append_age: APPEND_AGE_DEFAULT,
             durability: Durability::default(),
+            journal_age: Duration::ZERO,
             linger: LINGER_DEFAULT,
             warm_up: Vec::new(),
             limits: RequestLimits::STANDARD,

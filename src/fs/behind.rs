@@ -17,6 +17,9 @@
 //! that one sends the frozen layer first. A close over a frozen layer that nothing of is left takes its place in the journal
 //! (the same *chain*: later records replace earlier ones); another waits until the first is sent.
 //!
+//! A directory that is made inside one of our own is a record as well (an empty blob with its marks); its inode has dirty
+//! attributes over nothing instead of a layer.
+//!
 //! Order: each record stands for one name, and is sent under the condition that it was made over (If-Match or
 //! If-None-Match), so records of different names need no order among each other. All that changes a name on the
 //! service (rename, unlink, rmdir) first waits for what is owed of it, or drops it, and tells the journal.
@@ -53,15 +56,17 @@ use self::{
 };
 use super::{
     Error, FileSystem, InodeNumber, Kind, Resources, Result, Settings,
+    attributes::Attributes,
     commit::write_options,
     inode::{Base, Carried, Fate, Inode},
+    lookup::Held,
     lost_found,
     overlay::Overlay,
 };
 use crate::{
     blob::{BlobKind, Body},
     cache::Class,
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{AtomicBool, AtomicU64, Mutex, Ordering},
 };
 
 /// Larger files wait for the service at their close: they are bandwidth and not round trips, which the way over the disk
@@ -112,6 +117,8 @@ pub(super) struct Behind {
     owed: Mutex<HashMap<u64, Arc<Inode>>>,
     owed_bytes: AtomicU64,
     failures: Mutex<Vec<Failure>>,
+    /// Whether a task is to force the journal to the disk.
+    is_forced_soon: AtomicBool,
 }
 
 /// A layer at its close.
@@ -186,6 +193,7 @@ impl Behind {
                     owed: Mutex::default(),
                     owed_bytes: AtomicU64::new(0),
                     failures: Mutex::default(),
+                    is_forced_soon: AtomicBool::new(false),
                 })
             }
             Err(error) => {
@@ -283,15 +291,80 @@ impl FileSystem {
         Ok(true)
     }
 
-    /// Returns once the record is on the disk.
-    async fn keep_record(&self, behind: &Behind, put: Put, body: &Body) -> io::Result<()> {
+    /// Returns once the record is on the disk, or will be as soon as the volume promises.
+    async fn keep_record(self: &Arc<Self>, behind: &Behind, put: Put, body: &Body) -> io::Result<()> {
         let chain = put.chain;
         let position = behind.journal.append(&Entry::Put(put), body, Some(chain))?;
+        if !self.settings.journal_age.is_zero() {
+            self.force_soon(behind);
+            return Ok(());
+        }
         let forced = behind.journal.force(position).await;
         if forced.is_err() && !behind.owed.lock().contains_key(&chain) {
             behind.journal.settle(chain);
         }
         forced
+    }
+
+    /// Forces the journal to the disk when what it has is as old as it may get.
+    fn force_soon(self: &Arc<Self>, behind: &Behind) {
+        if behind.is_forced_soon.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let volume = Arc::clone(self);
+        self.resources.runtime.spawn(async move {
+            crate::sync::tokio::time::sleep(volume.settings.journal_age).await;
+            let Some(behind) = &volume.behind else { return };
+            behind.is_forced_soon.store(false, Ordering::Release);
+            // A disk that refuses is in the log, and the journal takes nothing more.
+            let _ = behind.journal.force(behind.journal.end()).await;
+        });
+    }
+
+    /// Makes a directory that only the journal has; `None`: its marker is for the service.
+    pub(super) async fn owe_directory(
+        self: &Arc<Self>,
+        parent: &Arc<Inode>,
+        name: &str,
+        attributes: &Attributes,
+    ) -> Result<Option<Held>> {
+        let Some(behind) = &self.behind else { return Ok(None) };
+        // As O_EXCL: elsewhere the service must say whether the name is free (DESIGN 10.2).
+        let is_own = parent.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
+        if !is_own || self.settings.excl_strict {
+            return Ok(None);
+        }
+        let blob = self.blob_at(parent, name)?;
+        let Some(chain) = behind.journal.admit(0, None) else { return Ok(None) };
+        let inode = Inode::new(self.table.next_number(), Kind::Directory, None, *attributes);
+        let carried = inode.state.lock().carried_now();
+        let options = write_options(&inode, None, &carried);
+        let body = Body::new();
+        let put = Put {
+            chain,
+            blob: blob.to_string(),
+            expected: Expected::Absent,
+            metadata: options.metadata,
+            headers: headers_of(&options.headers),
+            access_tier: None,
+            md5: md5_of(&body),
+            length: 0,
+        };
+        if let Err(error) = self.keep_record(behind, put, &body).await {
+            tracing::debug!(%error, "a directory is not for the journal");
+            return Ok(None);
+        }
+        inode.state.lock().attributes_dirty = true;
+        match self.link_new(parent, name, inode) {
+            Ok(held) => {
+                self.note_owed(behind, &held.inode, Owed { chain, bytes: 0, carried });
+                Ok(Some(held))
+            }
+            Err(error) => {
+                behind.journal.settle(chain);
+                Err(error)
+            }
+        }
     }
 
     fn note_owed(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>, owed: Owed) {
@@ -383,19 +456,28 @@ impl FileSystem {
     pub async fn sync_directory(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
         let Some(behind) = &self.behind else { return Ok(()) };
         let prefix = self.directory_prefix(number)?;
-        let owed: Vec<Arc<Inode>> = behind.owed.lock().values().cloned().collect();
-        let below = owed.into_iter().filter(|inode| self.table.is_within(inode.number, number));
-        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
-        let commits: Vec<_> = below.map(|inode| async move { self.send_owed(behind, &inode).await }).collect();
-        let outcomes: Vec<Result<()>> =
-            futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE).collect().await;
-        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))?;
+        self.send_below(number).await?;
         let mut failures = behind.failures.lock();
         let position = failures.iter().position(|failure| failure.blob.starts_with(&prefix));
         let Some(position) = position else { return Ok(()) };
         let told = failures.remove(position).error;
         failures.retain(|failure| !failure.blob.starts_with(&prefix));
         Err(told)
+    }
+
+    /// Brings a directory and everything below it that is owed to the service.
+    ///
+    /// # Errors
+    /// The first commit that failed; the others were tried all the same.
+    pub(super) async fn send_below(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
+        let Some(behind) = &self.behind else { return Ok(()) };
+        let owed: Vec<Arc<Inode>> = behind.owed.lock().values().cloned().collect();
+        let below = owed.into_iter().filter(|inode| self.table.is_within(inode.number, number));
+        // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
+        let commits: Vec<_> = below.map(|inode| async move { self.send_owed(behind, &inode).await }).collect();
+        let outcomes: Vec<Result<()>> =
+            futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE).collect().await;
+        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
 }
 

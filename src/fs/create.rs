@@ -198,7 +198,14 @@ impl FileSystem {
         }
         let directory = self.directory_inode(parent)?;
         let attributes = self.new_attributes(caller, &directory, kind, mode);
-        let held = self.put_new(&directory, &name, kind, &attributes, body).await?;
+        let owed = match kind {
+            Kind::Directory => self.owe_directory(&directory, &name, &attributes).await?,
+            _ => None,
+        };
+        let held = match owed {
+            Some(held) => held,
+            None => self.put_new(&directory, &name, kind, &attributes, body).await?,
+        };
         self.after_make(caller, &directory, &held.inode);
         Ok(held)
     }
@@ -240,7 +247,7 @@ impl FileSystem {
         self.settle(directory, name, &found)
     }
 
-    fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {
+    pub(super) fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {
         if let Some(there) = self.table.child(directory.number, name)
             && !there.state.lock().is_local()
         {

@@ -298,4 +298,11 @@ impl Inode {
             directory: (kind == Kind::Directory).then(Directory::default),
         })
     }
+
+    /// Whether it is a directory that only the journal has.
+    #[must_use]
+    pub fn is_owed_directory(&self) -> bool {
+        let state = self.state.lock();
+        self.directory.is_some() && state.owed.is_some() && state.base.is_none()
+    }
 }

@@ -117,6 +117,9 @@ impl FileSystem {
             Some(target) => self.check_replaceable(&source.inode, &target.inode, &new_blob).await?,
             None => false,
         };
+        if source.inode.kind == Kind::Directory {
+            self.send_below(source.inode.number).await?; // Markers that only the journal has would not move along.
+        }
         self.keep_directory(parent).await?;
         let still = Still::hold(self, &source.inode, target.as_ref()).await;
         if let Some(paths) = self.paths() {

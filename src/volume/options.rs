@@ -53,6 +53,8 @@ pub struct MountOptions {
     pub append_age: Option<Duration>,
     /// What close(2) waits for.
     pub durability: Option<Durability>,
+    /// How old what was closed gets before the journal is forced to the disk.
+    pub journal_age: Option<Duration>,
     /// Paths whose files are fetched into the cache after mounting.
     pub warm_up: Vec<String>,
     /// How long a read or an operation on names may take.
@@ -165,6 +167,7 @@ impl MountOptions {
             sibling_age: self.sibling_age.unwrap_or(SIBLING_AGE_DEFAULT),
             append_age: self.append_age.unwrap_or(APPEND_AGE_DEFAULT),
             durability: self.durability.unwrap_or_default(),
+            journal_age: self.journal_age.unwrap_or_default(),
             warm_up: self.warm_up.clone(),
             escape_names: self.escape_names,
             read_only: self.read_only,

@@ -444,3 +444,69 @@ async fn a_mount_of_another_durability_sends_the_journal_too_and_a_read_only_one
     assert_eq!(service.blob("f"), b"bytes");
     assert!(segments(killed.path()).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_inside_a_new_one_cost_their_maker_no_round_trip_and_come_along_with_all() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = lingering(&service, spool.path()).await;
+    let top = volume.make_directory(ROOT, "top").await;
+    assert!(service.find("top").is_some(), "whether the name is free, the service must say");
+    let before = service.requests();
+    let below = volume.make_directory(top, "below").await;
+    let empty = volume.make_directory(below, "empty").await;
+    volume.write_in(below, "f", b"bytes").await;
+    let again = volume.fs.make_directory(&volume.caller, top, "below".as_ref(), 0o755).await;
+    assert_eq!(again.unwrap_err().errno, libc::EEXIST);
+    assert_eq!(volume.names_in(top).await, ["below"]);
+    let mut names = volume.names_in(below).await;
+    names.sort();
+    assert_eq!(names, ["empty", "f"]);
+    let full = volume.fs.remove_directory(&volume.caller, top, "below".as_ref()).await;
+    assert_eq!(full.unwrap_err().errno, libc::ENOTEMPTY);
+    assert_eq!(service.requests(), before);
+    let killed = as_killed_now(spool.path());
+    // Another client makes one of them as well: that is no conflict.
+    service.put_with("top/below/empty", b"", &[("hdi_isfolder", "true")]);
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names(), ["top", "top/below", "top/below/empty", "top/below/f"]);
+    assert_eq!(service.metadata("top/below/empty")["permissions"], "16877", "with the mode of this one");
+    assert_eq!(volume.fs.files_set_aside(), 0);
+    assert_eq!(volume.names_in(empty).await, [""; 0]);
+    for name in ["top/below", "top/below/empty", "top/below/f"] {
+        service.remove(name);
+    }
+    volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.names(), ["top", "top/below", "top/below/empty", "top/below/f"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_all_that_is_owed_below_it_is_renamed_and_removed() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = lingering(&service, spool.path()).await;
+    let top = volume.make_directory(ROOT, "top").await;
+    let below = volume.make_directory(top, "below").await;
+    volume.make_directory(below, "empty").await;
+    volume.write_in(below, "f", b"bytes").await;
+    rename(&volume, "top", "moved").await;
+    assert_eq!(service.names(), ["moved", "moved/below", "moved/below/empty", "moved/below/f"]);
+    let gone = volume.make_directory(below, "gone").await;
+    volume.fs.remove_directory(&volume.caller, below, "gone".as_ref()).await.unwrap();
+    assert_eq!(volume.lookup_in(below, "gone").await.unwrap_err().errno, libc::ENOENT);
+    assert_eq!(volume.fs.owed().0, 0, "{gone:?}");
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names().len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_journal_age_a_killed_process_loses_nothing_either() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let hour = Duration::from_secs(3600);
+    let settings = Settings { journal_age: hour, linger: hour, ..behind() };
+    let volume = service.volume_within(settings, MEMORY_BYTES, Some(spool.path().to_owned())).await;
+    for count in 0..20 {
+        volume.write_file(&format!("f{count}"), b"bytes").await;
+    }
+    let killed = as_killed_now(spool.path());
+    volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.names().len(), 20);
+}

@@ -208,6 +208,11 @@ impl Journal {
         }
     }
 
+    /// Everything that was written until now.
+    pub(super) fn end(&self) -> Position {
+        Position(self.segments.lock().position)
+    }
+
     /// Where it is.
     pub(super) fn directory(&self) -> &Path {
         &self.directory

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     super::{
-        Error, FileSystem, Result,
+        Error, FileSystem, Kind, Result,
         inode::{Base, Carried, Inode},
     },
     ADOPTIONS_MAX, write_options,
 };
-use crate::blob::{BlobName, BlobProperties, Body, Committed, ErrorKind, Metadata};
+use crate::blob::{BlobName, BlobProperties, Body, Committed, Condition, ErrorKind, Metadata};
 
 impl FileSystem {
     pub(super) async fn commit_attributes(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
@@ -30,7 +30,14 @@ impl FileSystem {
                 Ok(committed) => {
                     let metadata = std::mem::take(&mut options.metadata);
                     self.finish_attributes(inode, &name, base.as_deref(), &committed, metadata, &carried);
+                    self.settle_owed(inode);
                     return Ok(());
+                }
+                // A directory that only the journal has is one, whoever made it: it has our attributes from now on.
+                Err(error) if error.kind == ErrorKind::Precondition && inode.is_owed_directory() => {
+                    if !self.adopt_directory(inode, &name).await? {
+                        return Err(self.conflict(inode, &name, failed(error)));
+                    }
                 }
                 Err(error) if error.kind == ErrorKind::Precondition => {
                     if !self.adopt_same_bytes(inode).await? {
@@ -45,6 +52,20 @@ impl FileSystem {
             }
         }
         Err(Error::new(libc::ESTALE, format!("{name} was changed again and again during its commit")))
+    }
+
+    /// Takes the marker that somebody else has made as ours, with our attributes to be written to it. `false`: there is none.
+    async fn adopt_directory(&self, inode: &Inode, name: &BlobName) -> Result<bool> {
+        let found = match self.store.head(name, &Condition::None).await {
+            Ok(found) => found,
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(Error::from_store(format!("cannot check {name}"), error)),
+        };
+        if Kind::of(&found.metadata) != Kind::Directory {
+            return Ok(false);
+        }
+        inode.state.lock().base = Some(Arc::new(self.base_of(name, &found)));
+        Ok(true)
     }
 
     fn finish_attributes(

@@ -238,6 +238,13 @@ pub const TABLE: &[Row] = &[
         |o, v| assign(&mut o.durability, durability(v).map(Some)),
     ),
     sets(
+        "journal-age",
+        Takes::Duration,
+        "0s",
+        "With durability=fsync: how old what was closed gets before the journal is forced to the disk. A killed process loses nothing in any case; a node that loses power loses at most what was closed for so long. 0: each close waits for the disk.",
+        |o, v| assign(&mut o.journal_age, parse_duration(v).map(Some)),
+    ),
+    sets(
         "warmup",
         Takes::Text,
         "nothing",
