@@ -21,20 +21,25 @@
 //! attributes over nothing instead of a layer.
 //!
 //! Order: each record stands for one name, and is sent under the condition that it was made over (If-Match or
-//! If-None-Match), so records of different names need no order among each other. All that changes a name on the
-//! service (rename, unlink, rmdir) first waits for what is owed of it, or drops it, and tells the journal.
+//! If-None-Match), so records of different names need no order among each other. A file that the service never had is renamed
+//! by one more record of its chain (`names`), which also ends the chain of the file that it replaces: of the two names, only
+//! one is ever sent. All else that changes a name on the service (unlink, rmdir, other renames) first waits for what is owed
+//! of it, or drops it, and tells the journal.
 //!
 //! Crash points, for `replay` at the next start:
 //! - before the record is whole: the close has not returned; the torn frame is ignored;
 //! - after it: the record is sent under its condition;
 //! - after the service took it and before `Done`: the version found is the record's own (length, MD5, metadata with times
 //!   to the nanosecond), and nothing is sent;
+//! - before a new name's record is whole: the rename has not returned, both names are what they were;
+//! - after it: the chain is sent under the new name, over the version that was replaced there; the old one was never sent;
 //! - after an unlink's delete and before its `Done`: where the record had a version below it, the bytes go to lost+found;
 //! - anything else found under the name is somebody else's: it stays, and the bytes go to lost+found.
 //!
 //! `journal` keeps the records, `record` frames them, `queue` says whose turn it is.
 
 mod journal;
+mod names;
 mod queue;
 mod record;
 mod replay;
@@ -64,7 +69,7 @@ use super::{
     overlay::Overlay,
 };
 use crate::{
-    blob::{BlobKind, Body},
+    blob::{BlobKind, BlobName, Body, Condition, ETag, WriteOptions},
     cache::Class,
     sync::{AtomicBool, AtomicU64, Mutex, Ordering},
 };
@@ -97,8 +102,22 @@ pub struct Owed {
     chain: u64,
     /// Bytes of memory that are held for it.
     bytes: u64,
+    /// The version under its name that it replaces, of a file that was renamed there and has none of its own.
+    over: Option<ETag>,
     /// What goes beside the bytes.
     pub carried: Carried,
+}
+
+impl Owed {
+    /// Whether the service has another version under the name.
+    pub fn replaces(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// What the service must have under the name of a file that has no version of its own yet.
+    pub fn condition(&self) -> Condition {
+        self.over.clone().map_or(Condition::Absent, Condition::Match)
+    }
 }
 
 /// A file of this volume that could not be saved, for the next fsync of a directory above it.
@@ -128,6 +147,8 @@ struct Frozen {
     carried: Carried,
     /// The chain whose record it replaces.
     chain: Option<u64>,
+    /// As [`Owed::over`].
+    over: Option<ETag>,
 }
 
 /// What a close finds.
@@ -170,8 +191,8 @@ fn freeze(inode: &Inode) -> Freeze {
     let carried = state.carried_now();
     let Some(layer) = state.overlay.take().map(Arc::new) else { return Freeze::Refused };
     state.committing = Some(Arc::clone(&layer));
-    let chain = state.owed.as_ref().map(|owed| owed.chain);
-    Freeze::Layer(Frozen { layer, base: state.base.clone(), carried, chain })
+    let (chain, over) = state.owed.as_ref().map(|owed| (owed.chain, owed.over.clone())).unzip();
+    Freeze::Layer(Frozen { layer, base: state.base.clone(), carried, chain, over: over.flatten() })
 }
 
 impl Behind {
@@ -263,7 +284,7 @@ impl FileSystem {
         self: &Arc<Self>,
         behind: &Behind,
         inode: &Arc<Inode>,
-        Frozen { layer, base, carried, chain }: Frozen,
+        Frozen { layer, base, carried, chain, over }: Frozen,
     ) -> Result<bool> {
         let Some(chain) = behind.journal.admit(layer.size(), chain) else { return Ok(false) };
         let name = self.blob_name(inode)?;
@@ -273,21 +294,12 @@ impl FileSystem {
         }
         let body = self.body_of(&layer, base.as_ref(), 0..layer.size()).await?;
         let Some(expected) = Expected::of(&options.condition) else { return Ok(false) };
-        let put = Put {
-            chain,
-            blob: name.to_string(),
-            expected,
-            metadata: options.metadata,
-            headers: headers_of(&options.headers),
-            access_tier: options.access_tier,
-            md5: md5_of(&body),
-            length: body.len(),
-        };
+        let put = put_of(chain, &name, expected, options, &body);
         if let Err(error) = self.keep_record(behind, put, &body).await {
             return Err(Error::new(libc::EIO, format!("the journal: {error}")));
         }
         let bytes = layer.resident_bytes();
-        self.note_owed(behind, inode, Owed { chain, bytes, carried });
+        self.note_owed(behind, inode, Owed { chain, bytes, over, carried });
         Ok(true)
     }
 
@@ -340,16 +352,7 @@ impl FileSystem {
         let carried = inode.state.lock().carried_now();
         let options = write_options(&inode, None, &carried);
         let body = Body::new();
-        let put = Put {
-            chain,
-            blob: blob.to_string(),
-            expected: Expected::Absent,
-            metadata: options.metadata,
-            headers: headers_of(&options.headers),
-            access_tier: None,
-            md5: md5_of(&body),
-            length: 0,
-        };
+        let put = put_of(chain, &blob, Expected::Absent, options, &body);
         if let Err(error) = self.keep_record(behind, put, &body).await {
             tracing::debug!(%error, "a directory is not for the journal");
             return Ok(None);
@@ -357,7 +360,7 @@ impl FileSystem {
         inode.state.lock().attributes_dirty = true;
         match self.link_new(parent, name, inode) {
             Ok(held) => {
-                self.note_owed(behind, &held.inode, Owed { chain, bytes: 0, carried });
+                self.note_owed(behind, &held.inode, Owed { chain, bytes: 0, over: None, carried });
                 Ok(Some(held))
             }
             Err(error) => {
@@ -478,6 +481,19 @@ impl FileSystem {
         let outcomes: Vec<Result<()>> =
             futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE).collect().await;
         outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+}
+
+fn put_of(chain: u64, blob: &BlobName, expected: Expected, options: WriteOptions, body: &Body) -> Put {
+    Put {
+        chain,
+        blob: blob.to_string(),
+        expected,
+        metadata: options.metadata,
+        headers: headers_of(&options.headers),
+        access_tier: options.access_tier,
+        md5: md5_of(body),
+        length: body.len(),
     }
 }
 

@@ -344,7 +344,10 @@ pub(super) fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carrie
     carried.metadata_changes.apply(&mut metadata);
     carried.attributes.write_to(inode.kind, &mut metadata);
     WriteOptions {
-        condition: base.map_or(Condition::Absent, |base| Condition::Match(base.properties.etag.clone())),
+        condition: base.map_or_else(
+            || inode.state.lock().owed.as_ref().map_or(Condition::Absent, |owed| owed.condition()),
+            |base| Condition::Match(base.properties.etag.clone()),
+        ),
         metadata,
         headers: base.map_or_else(ContentHeaders::default, |base| base.properties.headers.clone()),
         access_tier: base.and_then(|base| base.properties.access_tier.clone()),

@@ -39,7 +39,8 @@ impl FileSystem {
         }
         let may_be_there = {
             let state = held.inode.state.lock();
-            state.base.is_some() || !state.attempts.is_empty()
+            let replaces = state.owed.as_ref().is_some_and(|owed| owed.replaces());
+            state.base.is_some() || replaces || !state.attempts.is_empty()
         };
         if !hidden && may_be_there {
             let blob = self.blob_name(&held.inode)?;
@@ -147,7 +148,8 @@ impl FileSystem {
             return Ok(());
         }
         let directory = self.directory_inode(number)?;
-        if directory.state.lock().base.is_some() {
+        // (Of one that only the journal has, the marker is on its way.)
+        if directory.state.lock().base.is_some() || directory.is_owed_directory() {
             return Ok(());
         }
         let marker = self.blob_name(&directory)?;

@@ -122,7 +122,10 @@ impl FileSystem {
         }
         self.keep_directory(parent).await?;
         let still = Still::hold(self, &source.inode, target.as_ref()).await;
-        if let Some(paths) = self.paths() {
+        let in_journal = self.owe_rename(&source.inode, target.as_ref(), (new_parent, &new_blob), mode).await?;
+        if in_journal {
+            // Its attributes are in the record, with the time of this.
+        } else if let Some(paths) = self.paths() {
             self.move_path(paths, &source.inode, &still, (target.as_ref(), &new_blob), mode).await?;
         } else if source.inode.kind == Kind::Directory {
             self.move_directory(&source.inode, &still, target.as_ref(), &new_blob, resumed).await?;
@@ -130,6 +133,9 @@ impl FileSystem {
             self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
         }
         self.move_name(caller, &source.inode, target.as_ref(), new_parent, &shown);
+        if !in_journal {
+            source.inode.state.lock().attributes.ctime = Some(std::time::SystemTime::now());
+        }
         Ok(())
     }
 
@@ -261,7 +267,6 @@ impl FileSystem {
             known.remove_local(&name);
         }
         self.table.rename(source.number, new_parent, shown);
-        source.state.lock().attributes.ctime = Some(std::time::SystemTime::now());
         if let Some(directory) = self.table.get(new_parent) {
             if let Some(known) = &directory.directory {
                 let (number, kind, seen) = (source.number, source.kind, std::time::Instant::now());

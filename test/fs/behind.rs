@@ -510,3 +510,117 @@ async fn with_a_journal_age_a_killed_process_loses_nothing_either() {
     volume_after_kill(&service, killed.path()).await;
     assert_eq!(service.names().len(), 20);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_renamed_soon_after_its_close_is_sent_under_its_new_name_alone() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = lingering(&service, spool.path()).await;
+    let top = volume.make_directory(ROOT, "top").await;
+    let below = volume.make_directory(top, "below").await;
+    let before = service.requests();
+    volume.write_in(below, "config.lock", b"[core]").await;
+    let (from, to) = ((below, "config.lock".as_ref()), (below, "config".as_ref()));
+    volume.fs.rename(&volume.caller, from, to, RenameMode::NoReplace).await.unwrap();
+    // As git does it again and again.
+    for count in 0..5 {
+        volume.write_in(below, "config.lock", format!("[core] {count}").as_bytes()).await;
+        volume.fs.rename(&volume.caller, from, to, RenameMode::Replace).await.unwrap();
+    }
+    assert_eq!(volume.lookup_in(below, "config.lock").await.unwrap_err().errno, libc::ENOENT);
+    assert_eq!(volume.lookup_in(below, "config").await.unwrap().attr.size, 8);
+    assert_eq!(volume.names_in(below).await, ["config"]);
+    assert_eq!(service.requests(), before, "nothing but the journal is asked");
+    assert_eq!(volume.fs.owed().0, 2, "the directory and the file");
+    let (killed, early) = (as_killed_now(spool.path()), as_killed_now(spool.path()));
+    let puts = service.count(Operation::PutBlob);
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names(), ["top", "top/below", "top/below/config"]);
+    assert_eq!(service.blob("top/below/config"), b"[core] 4");
+    assert_eq!(service.count(Operation::PutBlob), puts + 2);
+    let sent = service.snapshot();
+    volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.snapshot(), sent, "what was sent is recognised under its new name");
+    ["top/below", "top/below/config"].iter().for_each(|name| service.remove(name));
+    volume_after_kill(&service, early.path()).await;
+    assert_eq!(service.names(), ["top", "top/below", "top/below/config"]);
+    assert_eq!(service.blob("top/below/config"), b"[core] 4");
+    assert!(lost_and_found(killed.path()).is_empty() && lost_and_found(early.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_has_renamed_what_it_has_renamed() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    service.put("known", b"old");
+    let volume = lingering(&service, spool.path()).await;
+    assert_eq!(volume.read_file("known").await, b"old");
+    volume.write_file("a", b"first").await;
+    volume.write_file("b", b"replaced before it was ever sent").await;
+    rename(&volume, "a", "b").await;
+    volume.write_file("x", b"new").await;
+    rename(&volume, "x", "known").await;
+    volume.write_file("known", b"newer, in place").await;
+    let killed = as_killed_now(spool.path());
+    let heir = volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.names(), ["b", "known"]);
+    assert_eq!(service.blob("b"), b"first");
+    assert_eq!(service.blob("known"), b"newer, in place");
+    assert_eq!(heir.lookup("b").await.unwrap().attr.mode & 0o777, 0o644, "attributes come along");
+    assert!(lost_and_found(killed.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_over_a_known_version_replaces_that_one_and_no_other() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    service.put("ours", b"old");
+    service.put("theirs", b"old");
+    let volume = lingering(&service, spool.path()).await;
+    let other = volume.second_view();
+    for name in ["ours", "theirs"] {
+        assert_eq!(other.read_file(name).await, b"old");
+    }
+    let reader = volume.open("ours", READ).await.unwrap();
+    volume.names_in(ROOT).await;
+    for name in ["ours", "theirs"] {
+        volume.write_file("temporary", name.as_bytes()).await;
+        rename(&volume, "temporary", name).await;
+        assert_eq!(other.read_file(name).await, name.as_bytes());
+        assert_eq!(service.blob(name), b"old", "nothing was sent yet");
+    }
+    assert_eq!(volume.read(reader, 0, 3).await, b"old", "who has the old one open reads it");
+    volume.close(reader).await.unwrap();
+    let mut names = other.names_in(ROOT).await;
+    names.sort();
+    assert_eq!(names, ["ours", "theirs"]);
+    service.put("theirs", b"by somebody else");
+    assert_eq!(volume.fs.sync_directory(ROOT).await.unwrap_err().errno, libc::ESTALE);
+    until("it is set aside", || volume.fs.files_set_aside() == 1).await;
+    assert_eq!(service.blob("ours"), b"ours");
+    assert_eq!(service.blob("theirs"), b"by somebody else");
+    assert_eq!(lost_and_found(spool.path())[0].1, b"theirs");
+    assert_eq!(service.names(), ["ours", "theirs"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_renamed_over_a_version_and_is_removed_takes_that_version_along() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    service.put("known", b"old");
+    service.put("other", b"old");
+    let volume = lingering(&service, spool.path()).await;
+    for name in ["known", "other"] {
+        assert_eq!(volume.read_file(name).await, b"old");
+        volume.write_file("temporary", b"new").await;
+        rename(&volume, "temporary", name).await;
+    }
+    unlink(&volume, "known").await;
+    rename(&volume, "other", "elsewhere").await;
+    for name in ["known", "other"] {
+        assert_eq!(volume.lookup(name).await.unwrap_err().errno, libc::ENOENT);
+    }
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names(), ["elsewhere"]);
+    assert_eq!(service.blob("elsewhere"), b"new");
+    let killed = as_killed_now(spool.path());
+    volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.names(), ["elsewhere"]);
+    assert!(lost_and_found(killed.path()).is_empty());
+}

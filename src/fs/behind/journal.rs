@@ -22,8 +22,8 @@ use crate::{
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// Format of the segments; another one is left to the version that wrote it.
-pub(super) const VERSION: u32 = 1;
+/// Format of the segments; a later one is left to the version that wrote it. 2 has names that change.
+pub(super) const VERSION: u32 = 2;
 /// A segment that has grown past this is followed by the next: what a restart reads, and what one slow upload keeps on
 /// the disk.
 const SEGMENT_BYTES: u64 = 32 << 20;

@@ -113,6 +113,9 @@ pub(super) enum Entry {
     Volume { version: u32, identity: String, prefix: String },
     /// A file that was closed; its bytes follow.
     Put(Put),
+    /// A file of the journal got another name: `put` is what is owed from now on, with the bytes that its chain has. Of the
+    /// chain `ends`, which had that name, nothing is owed any more.
+    Moved { put: Put, ends: Option<u64> },
     /// Nothing is owed of the chain any more: it was saved, set aside or removed.
     Done { chain: u64 },
 }
@@ -248,6 +251,14 @@ mod tests {
             found.push((entry, bytes[place.start as usize..place.end as usize].to_vec()));
         });
         (found, end.unwrap())
+    }
+
+    #[test]
+    fn a_new_name_of_a_file_is_read_again() {
+        let Entry::Put(put) = put(1) else { panic!("not a put") };
+        let moved = Entry::Moved { put, ends: Some(7) };
+        let bytes = frame(&moved, std::iter::empty()).unwrap();
+        assert_eq!(read(&bytes).0, [(moved, Vec::new())]);
     }
 
     #[test]

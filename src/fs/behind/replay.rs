@@ -104,8 +104,9 @@ impl Debts {
             let mut foreign = None;
             let source = BufReader::new(File::open(&path)?);
             let End { whole_bytes, is_torn } = read_frames(source, |entry, bytes| match entry {
-                Entry::Volume { version, .. } => foreign = foreign.or((version != VERSION).then_some(version)),
+                Entry::Volume { version, .. } => foreign = foreign.or((version > VERSION).then_some(version)),
                 Entry::Put(put) => debts.note(put, Whereabouts { segment: path.clone(), bytes }),
+                Entry::Moved { put, ends } => debts.note_moved(put, ends),
                 Entry::Done { chain } => drop(debts.chains.remove(&chain)),
             })?;
             if let Some(version) = foreign {
@@ -128,6 +129,16 @@ impl Debts {
                 entry.get_mut().puts.push(put);
                 entry.get_mut().place = place;
             }
+        }
+    }
+
+    fn note_moved(&mut self, put: Put, ends: Option<u64>) {
+        if let Some(ended) = ends {
+            self.chains.remove(&ended);
+        }
+        if let Some(chain) = self.chains.get_mut(&put.chain) {
+            chain.puts.clear(); // They were never sent under the old name, and say nothing of the new one.
+            chain.puts.push(put);
         }
     }
 
