@@ -35,5 +35,5 @@ pub use retry::RequestLimits;
 pub use store::{
     AccountInfo, Appended, BlobKind, BlobProperties, BlobStore, BlockId, BlockList, BodyStream, Committed,
     CommittedBlock, Condition, ContentHeaders, CopyOptions, Download, ETag, ListEntry, ListPage, ListRequest,
-    ListedBlock, Metadata, WriteOptions,
+    ListedBlock, METADATA_ENTRIES_MAX, Metadata, WriteOptions,
 };

@@ -18,6 +18,10 @@ impl fmt::Debug for ETag {
     }
 }
 
+/// Entries of metadata that we give a blob at most. The service bounds their bytes alone (8 KiB); each is a header, and with so
+/// many the head of a request stays below the 16 KiB that servers commonly take.
+pub const METADATA_ENTRIES_MAX: usize = 256;
+
 /// User metadata. Names compare case-insensitively (they are HTTP header names) and are kept in lower case.
 pub type Metadata = BTreeMap<String, String>;
 

@@ -148,6 +148,28 @@ async fn every_refusal_has_its_errno() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_small_attributes_are_read_again_and_no_more_are_taken_than_can_be() {
+    let service = Service::start();
+    let volume = service.volume().await;
+    let (_, file) = volume.create("a", CREATE).await.unwrap();
+    let mut taken = 0;
+    while volume.set("a", &format!("user.x{taken}"), b"1").await.is_ok() {
+        taken += 1;
+    }
+    assert!((200..300).contains(&taken), "{taken} attributes");
+    assert_eq!(volume.set("a", "user.more", b"1").await, Err(libc::ENOSPC));
+    volume.set("a", "user.x0", b"2").await.unwrap();
+    volume.write(file, 0, b"bytes").await;
+    volume.close(file).await.unwrap();
+    let other = service.volume().await;
+    assert_eq!(other.read_file("a").await, b"bytes");
+    assert_eq!(other.list("a").await.matches('\0').count(), taken);
+    other.unset("a", "user.x7").await.unwrap();
+    assert_eq!(service.metadata("a").get("x0").map(String::as_str), Some("2"));
+    assert_eq!(service.metadata("a").get("x7"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn facts_of_the_blob_answer_and_are_not_listed() {
     let service = Service::start();
     service.put("dir/fact sheet", b"x");

@@ -15,7 +15,7 @@ use azure_core::http::{
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
-use crate::blob::{Body, Error, ErrorKind};
+use crate::blob::{Body, Error, ErrorKind, METADATA_ENTRIES_MAX};
 
 /// Time to make a connection: TCP and TLS. Short, because a retry helps more than patience here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,11 +24,16 @@ const POOL_IDLE: Duration = Duration::from_secs(60);
 /// TCP keepalive, so that a vanished peer is noticed on idle pooled connections.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Headers of an answer: the metadata of a blob, each a header, and what else there may be. A client takes 100 by default, and
+/// calls an answer with more broken.
+const HEADERS_MAX: usize = METADATA_ENTRIES_MAX + 256;
+
 /// The HTTP client that stores share: HTTP/1.1 (one request a connection: no shared flow-control window), no
 /// redirects (a redirected signature is void), no decompression (ranges and lengths must be those of the blob).
 pub(super) fn new_client(connections: usize) -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
         .http1_only()
+        .http1_max_headers(HEADERS_MAX)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE)
         .pool_max_idle_per_host(connections)

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::super::attributes::{Attributes, Kind, is_reserved};
-use crate::blob::Metadata;
+use crate::blob::{METADATA_ENTRIES_MAX, Metadata};
 
 /// Head of metadata names in the second form.
 const ENCODED: &str = "xattr_";
@@ -91,7 +91,8 @@ pub fn names(metadata: &Metadata) -> BTreeSet<Vec<u8>> {
 pub fn fits(metadata: &Metadata, kind: Kind) -> bool {
     let mut full = metadata.clone();
     Attributes::longest().write_to(kind, &mut full);
-    full.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= METADATA_BYTES_MAX
+    let bytes: usize = full.iter().map(|(name, value)| name.len() + value.len()).sum();
+    bytes <= METADATA_BYTES_MAX && full.len() <= METADATA_ENTRIES_MAX
 }
 
 /// The name in its first form: an identifier in lower case that nobody else uses.

@@ -36,6 +36,9 @@ use crate::{
     state::State,
 };
 
+/// Headers of a request: 8 KiB of metadata can be hundreds of them, where a server takes 100 by default.
+const HEADERS_MAX: usize = 2048;
+
 /// Largest body of any request (REST page "Put Blob", version 2019-12-12 and later).
 const BODY_BYTES_MAX: u64 = 5000 << 20;
 /// Pieces that a body is held in. Large enough that a GET is few writes, small enough to allocate as it arrives.
@@ -113,6 +116,7 @@ async fn serve_connection(stream: Connection, state: Arc<ConnectionState>, peer:
     });
     let outcome = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
+        .max_headers(HEADERS_MAX)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), handler)
         .await;
