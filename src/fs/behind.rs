@@ -23,8 +23,9 @@
 //! Order: each record stands for one name, and is sent under the condition that it was made over (If-Match or
 //! If-None-Match), so records of different names need no order among each other. A file that the service never had is renamed
 //! by one more record of its chain (`names`), which also ends the chain of the file that it replaces: of the two names, only
-//! one is ever sent. All else that changes a name on the service (unlink, rmdir, other renames) first waits for what is owed
-//! of it, or drops it, and tells the journal.
+//! one is ever sent. A name whose removal is owed (`removals`) can not be made again before the service has removed it, so at
+//! any time a name has one record at most. All else that changes a name on the service (rmdir, other renames) first waits for
+//! what is owed of it, or drops it, and tells the journal.
 //!
 //! Crash points, for `replay` at the next start:
 //! - before the record is whole: the close has not returned; the torn frame is ignored;
@@ -33,7 +34,7 @@
 //!   to the nanosecond), and nothing is sent;
 //! - before a new name's record is whole: the rename has not returned, both names are what they were;
 //! - after it: the chain is sent under the new name, over the version that was replaced there; the old one was never sent;
-//! - after an unlink's delete and before its `Done`: where the record had a version below it, the bytes go to lost+found;
+//! - after a removal's record: the version that it names is deleted, if it is still the one under the name;
 //! - anything else found under the name is somebody else's: it stays, and the bytes go to lost+found.
 //!
 //! `journal` keeps the records, `record` frames them, `queue` says whose turn it is.
@@ -42,6 +43,7 @@ mod journal;
 mod names;
 mod queue;
 mod record;
+mod removals;
 mod replay;
 
 use std::{
@@ -56,8 +58,9 @@ use md5::{Digest, Md5};
 
 use self::{
     journal::Journal,
-    queue::{Queue, Task},
+    queue::{Debt, Queue, Task},
     record::{Entry, Expected, Put, headers_of},
+    removals::Removals,
 };
 use super::{
     Error, FileSystem, InodeNumber, Kind, Resources, Result, Settings,
@@ -135,6 +138,7 @@ pub(super) struct Behind {
     /// Held in the inode table, one reference each. Never locked together with an inode's state.
     owed: Mutex<HashMap<u64, Arc<Inode>>>,
     owed_bytes: AtomicU64,
+    removals: Removals,
     failures: Mutex<Vec<Failure>>,
     /// Whether a task is to force the journal to the disk.
     is_forced_soon: AtomicBool,
@@ -213,6 +217,7 @@ impl Behind {
                     queue: Queue::new(settings.linger),
                     owed: Mutex::default(),
                     owed_bytes: AtomicU64::new(0),
+                    removals: Removals::default(),
                     failures: Mutex::default(),
                     is_forced_soon: AtomicBool::new(false),
                 })
@@ -249,12 +254,13 @@ fn volume_directory(spool: &Path, identity: &str, prefix: &str) -> io::Result<Op
 }
 
 impl FileSystem {
-    /// Files that were closed and that the service must still get, and the bytes of memory they hold, for metrics.
+    /// Files and names that the service must still get or lose, and the bytes of memory they hold, for metrics.
     #[must_use]
     pub fn owed(&self) -> (usize, u64) {
-        self.behind
-            .as_ref()
-            .map_or((0, 0), |behind| (behind.owed.lock().len(), behind.owed_bytes.load(Ordering::Relaxed)))
+        self.behind.as_ref().map_or((0, 0), |behind| {
+            let count = behind.owed.lock().len() + behind.removals.len();
+            (count, behind.owed_bytes.load(Ordering::Relaxed))
+        })
     }
 
     /// Puts what was written to an inode into the journal, as close(2) does. `false`: it is not for the journal, and the
@@ -288,6 +294,10 @@ impl FileSystem {
     ) -> Result<bool> {
         let Some(chain) = behind.journal.admit(layer.size(), chain) else { return Ok(false) };
         let name = self.blob_name(inode)?;
+        let place = self.table.place(inode.number);
+        if base.is_none() && place.is_some_and(|(parent, name)| self.is_removed(parent, &name)) {
+            return Ok(false); // Another view was quicker to make the name: what it removed must go first.
+        }
         let mut options = write_options(inode, base.as_deref(), &carried);
         if let Some(base) = &base {
             options.access_tier = self.with_tier(&name, &base.properties).await?.access_tier;
@@ -375,9 +385,10 @@ impl FileSystem {
         if behind.owed.lock().insert(owed.chain, Arc::clone(inode)).is_none() {
             self.table.hold(inode.number, 1);
         }
+        let chain = owed.chain;
         let before = inode.state.lock().owed.replace(Box::new(owed));
         behind.owed_bytes.fetch_sub(before.map_or(0, |before| before.bytes), Ordering::Relaxed);
-        if behind.queue.put(inode) {
+        if behind.queue.put(chain, Debt::File(Arc::clone(inode))) {
             self.start_worker();
         }
     }
@@ -385,10 +396,18 @@ impl FileSystem {
     /// Nothing is owed of an inode any more: it was saved, set aside or removed.
     pub(super) fn settle_owed(&self, inode: &Inode) {
         let Some(behind) = &self.behind else { return };
+        let chain = inode.state.lock().owed.as_ref().map(|owed| owed.chain);
+        if let Some(chain) = chain {
+            behind.journal.settle(chain);
+            self.release_owed(behind, inode);
+        }
+    }
+
+    /// The inode has nothing to do with its chain any more.
+    fn release_owed(&self, behind: &Behind, inode: &Inode) {
         let Some(owed) = inode.state.lock().owed.take() else { return };
         behind.owed_bytes.fetch_sub(owed.bytes, Ordering::Relaxed);
-        behind.journal.settle(owed.chain);
-        behind.queue.remove(inode.number);
+        behind.queue.remove(owed.chain);
         if behind.owed.lock().remove(&owed.chain).is_some() {
             self.table.release(inode.number, 1);
         }
@@ -402,11 +421,11 @@ impl FileSystem {
                 match behind.queue.next() {
                     Task::End => return,
                     Task::Wait(pause) => behind.queue.wait(pause).await,
-                    Task::Send(inode, more) => {
+                    Task::Send(debt, more) => {
                         if more {
                             volume.start_worker();
                         }
-                        volume.send_unheard(behind, &inode).await;
+                        volume.send_unheard(behind, &debt).await;
                     }
                 }
             }
@@ -428,7 +447,8 @@ impl FileSystem {
         };
         if error.may_pass() {
             tracing::warn!(blob = name, "closed, in the journal, and tried again later: {}", error.to_chain());
-            if inode.state.lock().owed.is_some() && behind.queue.put_back(inode) {
+            let chain = inode.state.lock().owed.as_ref().map(|owed| owed.chain);
+            if chain.is_some_and(|chain| behind.queue.put_back(chain, Debt::File(Arc::clone(inode)))) {
                 self.start_worker();
             }
             return Err(error);
@@ -442,10 +462,20 @@ impl FileSystem {
         Err(error)
     }
 
-    /// As [`Self::send_owed`] for nobody: the next fsync of a directory above it hears of what failed for good.
-    async fn send_unheard(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>) {
-        let name = self.blob_name(inode).map(|name| name.to_string()).unwrap_or_default();
-        if let Err(error) = self.send_owed(behind, inode).await
+    async fn send(self: &Arc<Self>, behind: &Behind, debt: &Debt) -> Result<()> {
+        match debt {
+            Debt::File(inode) => self.send_owed(behind, inode).await,
+            Debt::Removal(removal) => self.send_removal(behind, removal).await,
+        }
+    }
+
+    /// As [`Self::send`] for nobody: the next fsync of a directory above it hears of what failed for good.
+    async fn send_unheard(self: &Arc<Self>, behind: &Behind, debt: &Debt) {
+        let name = match debt {
+            Debt::File(inode) => self.blob_name(inode).map(|name| name.to_string()).unwrap_or_default(),
+            Debt::Removal(removal) => removal.blob.to_string(),
+        };
+        if let Err(error) = self.send(behind, debt).await
             && !error.may_pass()
         {
             behind.note_failure(name, &error);
@@ -460,6 +490,8 @@ impl FileSystem {
         let Some(behind) = &self.behind else { return Ok(()) };
         let prefix = self.directory_prefix(number)?;
         self.send_below(number).await?;
+        // So that a loss of power does not bring back what the service has forgotten; an error is in the log.
+        let _ = behind.journal.force(behind.journal.end()).await;
         let mut failures = behind.failures.lock();
         let position = failures.iter().position(|failure| failure.blob.starts_with(&prefix));
         let Some(position) = position else { return Ok(()) };
@@ -471,15 +503,41 @@ impl FileSystem {
     /// Brings a directory and everything below it that is owed to the service.
     ///
     /// # Errors
-    /// The first commit that failed; the others were tried all the same.
+    /// The first that failed; the others were tried all the same.
     pub(super) async fn send_below(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
         let Some(behind) = &self.behind else { return Ok(()) };
         let owed: Vec<Arc<Inode>> = behind.owed.lock().values().cloned().collect();
         let below = owed.into_iter().filter(|inode| self.table.is_within(inode.number, number));
+        let sent = self.send_all(behind, below.map(Debt::File).collect()).await;
+        let removed = self.send_removals_below(number).await;
+        sent.and(removed)
+    }
+
+    /// Has everything that was removed in or below a directory removed by the service.
+    ///
+    /// # Errors
+    /// As [`Self::send_below`].
+    pub(super) async fn send_removals_below(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
+        let Some(behind) = &self.behind else { return Ok(()) };
+        let all = behind.removals.all().into_iter();
+        let below = all.filter(|removal| self.table.is_within(removal.parent, number));
+        self.send_all(behind, below.map(Debt::Removal).collect()).await
+    }
+
+    /// Once the service was silent for a whole deadline, what has not begun is not begun any more.
+    async fn send_all(self: &Arc<Self>, behind: &Behind, debts: Vec<Debt>) -> Result<()> {
+        let is_silent = &AtomicBool::new(false);
+        let send = |debt: Debt| async move {
+            if is_silent.load(Ordering::Relaxed) {
+                return Err(Error::timed_out("the service does not answer"));
+            }
+            let sent = self.send(behind, &debt).await;
+            is_silent.fetch_or(sent.as_ref().is_err_and(|error| error.errno == libc::ETIMEDOUT), Ordering::Relaxed);
+            sent
+        };
         // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
-        let commits: Vec<_> = below.map(|inode| async move { self.send_owed(behind, &inode).await }).collect();
-        let outcomes: Vec<Result<()>> =
-            futures::stream::iter(commits).buffer_unordered(COMMITS_AT_ONCE).collect().await;
+        let sends: Vec<_> = debts.into_iter().map(send).collect();
+        let outcomes: Vec<Result<()>> = futures::stream::iter(sends).buffer_unordered(COMMITS_AT_ONCE).collect().await;
         outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
 }

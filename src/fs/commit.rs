@@ -182,6 +182,7 @@ impl FileSystem {
 
     async fn commit_layer(self: &Arc<Self>, inode: &Arc<Inode>, layer: &Arc<Overlay>) -> Result<()> {
         let name = self.blob_name(inode)?;
+        self.finish_removal_before(inode).await?;
         for _ in 0..ADOPTIONS_MAX {
             let (base, carried) = {
                 let state = inode.state.lock();

@@ -156,10 +156,15 @@ impl FileSystem {
 
     /// What the name leads to already, if anything.
     pub(super) async fn existing(self: &Arc<Self>, parent: InodeNumber, name: &str) -> Result<Option<Held>> {
-        match self.resolve(parent, name.as_ref()).await {
-            Ok(held) => Ok(Some(held)),
-            Err(error) if error.errno == libc::ENOENT => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match self.resolve(parent, name.as_ref()).await {
+                Ok(held) => return Ok(Some(held)),
+                Err(error) if error.errno == libc::ENOENT && self.is_removed(parent, name) => {
+                    self.finish_removal(parent, name).await?;
+                }
+                Err(error) if error.errno == libc::ENOENT => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use futures::StreamExt;
 
 use super::{
-    Error, FileSystem, Result,
+    Error, FileSystem, ROOT, Result,
     inode::{Fate, Inode},
 };
 
@@ -162,7 +162,9 @@ impl FileSystem {
         let flushes: Vec<_> = dirty.map(flush).collect();
         let outcomes: Vec<Result<()>> =
             futures::stream::iter(flushes).buffer_unordered(FLUSHES_AT_ONCE).collect().await;
-        outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+        let saved = outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        let removed = self.send_removals_below(ROOT).await;
+        saved.and(removed)
     }
 
     /// Moves everything that is still dirty to lost+found, open or not: for the end of the volume, when nobody will save

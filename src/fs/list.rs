@@ -309,7 +309,7 @@ impl FileSystem {
         asked: Instant,
     ) {
         let touched = directory.directory.as_ref().is_some_and(|known| known.is_touched_since(shown, asked));
-        if touched {
+        if touched || self.is_removed(directory.number, shown) {
             return; // Made, changed or removed here since the page was asked for: `put_local` has said how it is.
         }
         let there = self.table.child(directory.number, shown);

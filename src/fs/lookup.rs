@@ -103,6 +103,9 @@ impl FileSystem {
     pub(super) async fn resolve(self: &Arc<Self>, parent: InodeNumber, name: &OsStr) -> Result<Held> {
         let directory = self.directory_inode(parent)?;
         let shown = self.checked_name(parent, name)?;
+        if self.is_removed(parent, &shown) {
+            return Err(no_entry(&shown));
+        }
         if let Some(known) = self.known(&directory, &shown)? {
             return known.ok_or_else(|| no_entry(&shown));
         }

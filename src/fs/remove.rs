@@ -42,7 +42,7 @@ impl FileSystem {
             let replaces = state.owed.as_ref().is_some_and(|owed| owed.replaces());
             state.base.is_some() || replaces || !state.attempts.is_empty()
         };
-        if !hidden && may_be_there {
+        if !hidden && may_be_there && !self.owe_removal(&held.inode) {
             let blob = self.blob_name(&held.inode)?;
             let deleted = self.delete_blob(&blob).await;
             held.inode.state.lock().name_in_motion = false;
@@ -68,6 +68,7 @@ impl FileSystem {
             self.forget_name(caller, &held.inode, Fate::Unlinked);
             return Ok(());
         }
+        self.send_removals_below(held.inode.number).await?;
         self.check_empty(&held.inode).await?;
         self.keep_directory(parent).await?;
         let marker = self.blob_name(&held.inode)?;

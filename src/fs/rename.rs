@@ -114,10 +114,15 @@ impl FileSystem {
         let new_blob = BlobName::new(new_path)
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
         let resumed = match &target {
-            Some(target) => self.check_replaceable(&source.inode, &target.inode, &new_blob).await?,
+            Some(target) => {
+                self.send_removals_below(target.inode.number).await?;
+                self.check_replaceable(&source.inode, &target.inode, &new_blob).await?
+            }
             None => false,
         };
-        if source.inode.kind == Kind::Directory {
+        let is_directory = source.inode.kind == Kind::Directory;
+        let _names_stay = is_directory.then(|| self.begin_directory_rename());
+        if is_directory {
             self.send_below(source.inode.number).await?; // Markers that only the journal has would not move along.
         }
         self.keep_directory(parent).await?;

@@ -200,7 +200,16 @@ impl Session {
         let left = self.fs.set_aside_all().await;
         let moved = self.fs.files_set_aside() - set_aside;
         if left.kept == 0 && moved == 0 {
-            return Ok(());
+            let count = self.fs.owed().0;
+            return match saved {
+                Err(error) if count > 0 => {
+                    let what = format!(
+                        "{count} names that were removed wait in the spool directory's journal for the next mount"
+                    );
+                    unsaved(what, Some(error))
+                }
+                _ => Ok(()),
+            };
         }
         let lost = if left.kept > 0 { format!(", {} are lost", left.kept) } else { String::new() };
         let what = format!("{moved} files are in lost+found of the spool directory, as the log says{lost}");

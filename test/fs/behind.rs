@@ -624,3 +624,153 @@ async fn what_was_renamed_over_a_version_and_is_removed_takes_that_version_along
     assert_eq!(service.names(), ["elsewhere"]);
     assert!(lost_and_found(killed.path()).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_name_is_gone_here_at_once_and_at_the_service_in_the_background() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    for name in ["known", "changed", "other"] {
+        service.put(name, b"old");
+    }
+    // What is asked of the service again and again shows nothing either.
+    let settings = Settings { metadata_ttl: Duration::ZERO, linger: Duration::from_secs(3600), ..behind() };
+    let volume = service.volume_within(settings, MEMORY_BYTES, Some(spool.path().to_owned())).await;
+    let view = volume.second_view();
+    volume.write_file("changed", b"never sent").await;
+    let reader = view.open("known", READ).await.unwrap();
+    service.refuse(Operation::DeleteBlob, 503, "ServerBusy", None);
+    unlink(&volume, "known").await;
+    unlink(&volume, "changed").await;
+    for name in ["known", "changed"] {
+        assert_eq!(volume.lookup(name).await.unwrap_err().errno, libc::ENOENT);
+        assert_eq!(view.lookup(name).await.unwrap_err().errno, libc::ENOENT);
+    }
+    assert_eq!(volume.names_in(ROOT).await, ["other"]);
+    assert_eq!(service.names(), ["changed", "known", "other"]);
+    assert_eq!(view.read(reader, 0, 3).await, b"old");
+    view.close(reader).await.unwrap();
+    let killed = as_killed_now(spool.path());
+    service.relent();
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names(), ["other"]);
+    assert_eq!(volume.fs.owed(), (0, 0));
+    for name in ["known", "changed"] {
+        service.put(name, b"by somebody else, later");
+    }
+    volume_after_kill(&service, killed.path()).await;
+    assert_eq!(service.names(), ["changed", "known", "other"], "versions that were not removed stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_has_removed_what_it_has_removed() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    for name in ["known", "changed", "replaced"] {
+        service.put(name, b"old");
+    }
+    let volume = lingering(&service, spool.path()).await;
+    for name in ["known", "changed", "replaced"] {
+        assert_eq!(volume.read_file(name).await, b"old");
+    }
+    volume.write_file("changed", b"never sent").await;
+    volume.write_file("temporary", b"never sent either").await;
+    rename(&volume, "temporary", "replaced").await;
+    service.refuse(Operation::DeleteBlob, 503, "ServerBusy", None);
+    for name in ["known", "changed", "replaced"] {
+        unlink(&volume, name).await;
+    }
+    let killed = as_killed_now(spool.path());
+    assert_eq!(service.names().len(), 3);
+    service.relent();
+    volume_after_kill(&service, killed.path()).await;
+    assert!(service.names().is_empty());
+    assert!(lost_and_found(killed.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_a_removed_name_again_waits_until_it_is_gone() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = volume(&service, spool.path()).await;
+    let names = ["made", "renamed", "directory", "link"];
+    for name in names {
+        volume.write_file(name, b"first").await;
+    }
+    volume.write_file("source", b"moved").await;
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    service.delay(Duration::from_millis(20));
+    for name in names {
+        unlink(&volume, name).await;
+    }
+    volume.write_file("made", b"second").await;
+    rename(&volume, "source", "renamed").await;
+    volume.make_directory(ROOT, "directory").await;
+    volume.fs.make_symlink(&volume.caller, ROOT, "link".as_ref(), b"made").await.unwrap();
+    unlink(&volume, "made").await;
+    volume.write_file("made", b"third").await;
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(service.names(), ["directory", "link", "made", "renamed"]);
+    assert_eq!(service.blob("made"), b"third");
+    assert_eq!(service.blob("renamed"), b"moved");
+    assert_eq!(service.metadata("directory")["hdi_isfolder"], "true");
+    assert_eq!(volume.fs.files_set_aside(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_client_has_changed_is_not_removed_and_shows_itself_again() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    for name in ["theirs", "refused"] {
+        service.put(name, b"old");
+    }
+    let volume = lingering(&service, spool.path()).await;
+    for name in ["theirs", "refused"] {
+        assert_eq!(volume.read_file(name).await, b"old");
+    }
+    service.put("theirs", b"changed");
+    unlink(&volume, "theirs").await;
+    until("it is back", || volume.fs.owed().0 == 0).await;
+    assert_eq!(volume.fs.sync_directory(ROOT).await.unwrap_err().errno, libc::ESTALE);
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(volume.read_file("theirs").await, b"changed");
+    service.refuse(Operation::DeleteBlob, 403, "AuthorizationFailure", None);
+    unlink(&volume, "refused").await;
+    until("it is back", || volume.fs.owed().0 == 0).await;
+    assert_eq!(volume.fs.sync_directory(ROOT).await.unwrap_err().errno, libc::EACCES);
+    assert_eq!(volume.read_file("refused").await, b"old");
+    assert_eq!(volume.names_in(ROOT).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_whose_files_were_removed_is_removed_and_renamed_without_them() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    let volume = volume(&service, spool.path()).await;
+    for directory in ["emptied", "moved"] {
+        let number = volume.make_directory(ROOT, directory).await;
+        for count in 0..40 {
+            volume.write_in(number, &format!("f{count}"), b"bytes").await;
+        }
+        volume.fs.sync_directory(number).await.unwrap();
+        service.delay(Duration::from_millis(5));
+        for count in 0..40 {
+            volume.fs.unlink(&volume.caller, number, format!("f{count}").as_ref()).await.unwrap();
+        }
+        assert!(volume.fs.owed().0 > 0, "nobody has waited for the service");
+    }
+    volume.fs.remove_directory(&volume.caller, ROOT, "emptied".as_ref()).await.unwrap();
+    rename(&volume, "moved", "elsewhere").await;
+    assert_eq!(service.names(), ["elsewhere"]);
+    volume.fs.flush_all().await.unwrap();
+    assert_eq!(volume.fs.owed(), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_volume_waits_until_what_was_removed_is_gone() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    (0..50).for_each(|count| service.put(&format!("f{count}"), b"bytes"));
+    let volume = volume(&service, spool.path()).await;
+    service.delay(Duration::from_millis(5));
+    for count in 0..50 {
+        unlink(&volume, &format!("f{count}")).await;
+    }
+    volume.fs.flush_all().await.unwrap();
+    assert!(service.names().is_empty());
+    drop(volume);
+    until("the journal is gone", || segments(spool.path()).is_empty()).await;
+}

@@ -7,11 +7,14 @@
 //! | `node` | one mounted volume, driven as a kernel drives it |
 //! | `file` | what a program on a node believes of one inode |
 //! | `oracle` | what each step may answer, and what the container must hold behind it |
+//! | `behind` | one node with write-behind, which is killed again and again |
 //!
 //! The reference is not told what the container holds: it looks, before and after each step, and judges the difference.
 //! So a case that goes on after a conflict is judged as sharply as its first step. `PROPTEST_CASES` sets how many cases
 //! are drawn and `AZBLOB_TEST_SEED` which; a failure found by them becomes a named test of its own.
 
+#[path = "model/behind.rs"]
+mod behind;
 #[path = "model/file.rs"]
 mod file;
 #[path = "model/node.rs"]

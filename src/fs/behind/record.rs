@@ -116,6 +116,8 @@ pub(super) enum Entry {
     /// A file of the journal got another name: `put` is what is owed from now on, with the bytes that its chain has. Of the
     /// chain `ends`, which had that name, nothing is owed any more.
     Moved { put: Put, ends: Option<u64> },
+    /// This version of a blob is to be deleted, whatever the chain was before.
+    Removed { chain: u64, blob: String, etag: String },
     /// Nothing is owed of the chain any more: it was saved, set aside or removed.
     Done { chain: u64 },
 }
@@ -254,11 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_of_a_file_is_read_again() {
+    fn names_that_changed_are_read_again() {
         let Entry::Put(put) = put(1) else { panic!("not a put") };
         let moved = Entry::Moved { put, ends: Some(7) };
-        let bytes = frame(&moved, std::iter::empty()).unwrap();
-        assert_eq!(read(&bytes).0, [(moved, Vec::new())]);
+        let removed = Entry::Removed { chain: 2, blob: "dir/ä".to_owned(), etag: "\"0x1\"".to_owned() };
+        for entry in [moved, removed] {
+            let bytes = frame(&entry, std::iter::empty()).unwrap();
+            assert_eq!(read(&bytes).0, [(entry, Vec::new())]);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     volume_directory,
 };
 use crate::{
-    blob::{self, BlobName, BlobProperties, Body, Condition, ErrorKind},
+    blob::{self, BlobName, BlobProperties, Body, Condition, ETag, ErrorKind},
     fs::{
         Consistency, Error, FileSystem, Kind, Result,
         attributes::Attributes,
@@ -57,6 +57,8 @@ struct Chain {
 #[derive(Debug, Default)]
 struct Debts {
     chains: BTreeMap<u64, Chain>,
+    /// Versions that are to be deleted, by their chains: blob and ETag.
+    removals: BTreeMap<u64, (String, ETag)>,
     /// Where the next entry goes: the last segment, behind its whole frames.
     end: Option<(PathBuf, u64)>,
 }
@@ -107,7 +109,8 @@ impl Debts {
                 Entry::Volume { version, .. } => foreign = foreign.or((version > VERSION).then_some(version)),
                 Entry::Put(put) => debts.note(put, Whereabouts { segment: path.clone(), bytes }),
                 Entry::Moved { put, ends } => debts.note_moved(put, ends),
-                Entry::Done { chain } => drop(debts.chains.remove(&chain)),
+                Entry::Removed { chain, blob, etag } => debts.note_removed(chain, blob, etag),
+                Entry::Done { chain } => debts.note_done(chain),
             })?;
             if let Some(version) = foreign {
                 let sentence = format!("{} is of version {version}: start the release that wrote it", path.display());
@@ -140,6 +143,16 @@ impl Debts {
             chain.puts.clear(); // They were never sent under the old name, and say nothing of the new one.
             chain.puts.push(put);
         }
+    }
+
+    fn note_removed(&mut self, chain: u64, blob: String, etag: String) {
+        self.chains.remove(&chain);
+        self.removals.insert(chain, (blob, ETag(etag.into())));
+    }
+
+    fn note_done(&mut self, chain: u64) {
+        self.chains.remove(&chain);
+        self.removals.remove(&chain);
     }
 
     /// The last segment, to say in it what was sent: another kill in between must not find it owed again.
@@ -188,13 +201,14 @@ impl FileSystem {
     }
 
     async fn replay(self: &Arc<Self>, mut debts: Debts) -> Result<()> {
-        if debts.chains.is_empty() {
+        let count = debts.chains.len() + debts.removals.len();
+        if count == 0 {
             return Ok(());
         }
-        let count = debts.chains.len();
-        tracing::info!(count, "files that an earlier process closed are sent now");
+        tracing::info!(count, "what an earlier process closed and removed is sent now");
         let end = debts.open_end().map_err(|error| Error::new(libc::EIO, format!("a journal: {error}")))?;
         let end = Arc::new(Mutex::new(end));
+        self.replay_removals(std::mem::take(&mut debts.removals), &end).await?;
         let chains: Vec<_> = std::mem::take(&mut debts.chains)
             .into_iter()
             .map(|(number, chain)| {
@@ -209,6 +223,35 @@ impl FileSystem {
         futures::stream::iter(chains).buffer_unordered(SENT_AT_ONCE).try_collect::<()>().await?;
         tracing::info!(count, "all of them are settled");
         Ok(())
+    }
+
+    /// Deletes what was removed, where it is still the version that was.
+    async fn replay_removals(
+        self: &Arc<Self>,
+        removals: BTreeMap<u64, (String, ETag)>,
+        end: &Arc<Mutex<Option<File>>>,
+    ) -> Result<()> {
+        let removals: Vec<_> = removals
+            .into_iter()
+            .map(|(number, (blob, etag))| async move {
+                let name = BlobName::new(blob.as_str())
+                    .map_err(|error| Error::new(libc::EIO, format!("a journal names a blob: {error}")))?;
+                match self.store.delete(&name, &Condition::Match(etag)).await {
+                    Ok(()) => tracing::info!(blob, "removed, as the journal says"),
+                    Err(error) if error.kind == ErrorKind::NotFound => {}
+                    Err(error) => {
+                        let error = Error::from_store(format!("cannot remove {name}, as the journal says"), error);
+                        if error.may_pass() {
+                            return Err(error);
+                        }
+                        tracing::error!(blob, "what an earlier process removed stays: {}", error.to_chain());
+                    }
+                }
+                note_done(end, number);
+                Ok::<(), Error>(())
+            })
+            .collect();
+        futures::stream::iter(removals).buffer_unordered(SENT_AT_ONCE).try_collect::<()>().await
     }
 
     async fn replay_chain(self: &Arc<Self>, chain: &Chain) -> Result<()> {

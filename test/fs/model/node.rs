@@ -1,7 +1,10 @@
 //! One mounted volume, driven as a kernel drives it: a name is looked up component by component, an open that meets a new
 //! version is tried again, and lookups are forgotten.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use azblob_csi::fs::{Access, Caller, HandleId, InodeNumber, ROOT, RenameMode, Result, SetAttr, Settings};
 
@@ -10,7 +13,10 @@ use crate::support::{
     volume::{CREATE, READ, Volume},
 };
 
-/// A volume whose names are always asked for.
+/// Of a small node.
+const MEMORY_BYTES: u64 = 64 << 20;
+
+/// A volume whose names are always asked for, unless its settings say otherwise.
 pub struct Node {
     volume: Arc<Volume>,
     looked_up: Mutex<Vec<InodeNumber>>,
@@ -20,6 +26,12 @@ impl Node {
     pub async fn mount(service: &Service) -> Self {
         let settings = Settings { metadata_ttl: std::time::Duration::ZERO, excl_strict: true, ..Settings::default() };
         Self { volume: service.volume_with(settings).await, looked_up: Mutex::default() }
+    }
+
+    /// A volume that behaves as `settings` say, with its own files below `spool`.
+    pub async fn mount_within(service: &Service, settings: Settings, spool: &Path) -> Self {
+        let volume = service.volume_within(settings, MEMORY_BYTES, Some(spool.to_owned())).await;
+        Self { volume, looked_up: Mutex::default() }
     }
 
     fn caller(&self) -> &Caller {
@@ -151,6 +163,19 @@ impl Node {
         let number = self.find(parent, name).await?;
         let change = SetAttr { mode: Some(mode), ..SetAttr::default() };
         self.volume.fs.setattr(self.caller(), number, None, change).await.map(drop)
+    }
+
+    /// All bytes of a file.
+    pub async fn contents(&self, path: &str) -> Result<Vec<u8>> {
+        let (_, handle) = self.open(path, false).await?;
+        let bytes = self.read(handle, 0, 1 << 20).await;
+        self.close(handle).await?;
+        bytes
+    }
+
+    /// fsync(2) of the root: everything is on the service.
+    pub async fn settle(&self) -> Result<()> {
+        self.volume.fs.sync_directory(ROOT).await
     }
 
     /// The end of a session: everything that can be saved is.

@@ -114,7 +114,7 @@ fn of_the_whole() -> BoxedStrategy<Action> {
 }
 
 /// Once, behind up to four requests: what the store must mend without a word.
-fn any_fault() -> BoxedStrategy<FaultRule> {
+pub fn any_fault() -> BoxedStrategy<FaultRule> {
     let kind = prop_oneof![
         3 => Just(FaultKind::ReplyLost),
         1 => Just(FaultKind::ResetConnection),
