@@ -77,7 +77,7 @@ use std::{
 pub use allocate::Allocation;
 pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
 pub use attributes::Kind;
-pub use behind::Durability;
+pub use behind::{Debts, Durability};
 pub use error::{Error, Result};
 pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};

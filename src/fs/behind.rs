@@ -39,6 +39,7 @@
 //!
 //! `journal` keeps the records, `record` frames them, `queue` says whose turn it is.
 
+mod debts;
 mod journal;
 mod names;
 mod queue;
@@ -47,15 +48,17 @@ mod removals;
 mod replay;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use futures::StreamExt;
 use md5::{Digest, Md5};
 
+pub use self::debts::Debts;
 use self::{
     journal::Journal,
     queue::{Debt, Queue, Task},
@@ -135,11 +138,14 @@ struct Failure {
 pub(super) struct Behind {
     journal: Journal,
     queue: Queue,
-    /// Held in the inode table, one reference each. Never locked together with an inode's state.
-    owed: Mutex<HashMap<u64, Arc<Inode>>>,
+    /// By their chains, each with the time since which it waits. Held in the inode table, one reference each. Never locked
+    /// together with an inode's state.
+    owed: Mutex<HashMap<u64, (Arc<Inode>, Instant)>>,
     owed_bytes: AtomicU64,
     removals: Removals,
     failures: Mutex<Vec<Failure>>,
+    /// When the log last said that something waits.
+    reported: Mutex<Option<Instant>>,
     /// Whether a task is to force the journal to the disk.
     is_forced_soon: AtomicBool,
 }
@@ -219,6 +225,7 @@ impl Behind {
                     owed_bytes: AtomicU64::new(0),
                     removals: Removals::default(),
                     failures: Mutex::default(),
+                    reported: Mutex::default(),
                     is_forced_soon: AtomicBool::new(false),
                 })
             }
@@ -254,15 +261,6 @@ fn volume_directory(spool: &Path, identity: &str, prefix: &str) -> io::Result<Op
 }
 
 impl FileSystem {
-    /// Files and names that the service must still get or lose, and the bytes of memory they hold, for metrics.
-    #[must_use]
-    pub fn owed(&self) -> (usize, u64) {
-        self.behind.as_ref().map_or((0, 0), |behind| {
-            let count = behind.owed.lock().len() + behind.removals.len();
-            (count, behind.owed_bytes.load(Ordering::Relaxed))
-        })
-    }
-
     /// Puts what was written to an inode into the journal, as close(2) does. `false`: it is not for the journal, and the
     /// service must be waited for.
     pub(super) async fn owe(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
@@ -382,7 +380,14 @@ impl FileSystem {
 
     fn note_owed(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>, owed: Owed) {
         behind.owed_bytes.fetch_add(owed.bytes, Ordering::Relaxed);
-        if behind.owed.lock().insert(owed.chain, Arc::clone(inode)).is_none() {
+        let is_new = match behind.owed.lock().entry(owed.chain) {
+            hash_map::Entry::Occupied(_) => false,
+            hash_map::Entry::Vacant(place) => {
+                place.insert((Arc::clone(inode), Instant::now()));
+                true
+            }
+        };
+        if is_new {
             self.table.hold(inode.number, 1);
         }
         let chain = owed.chain;
@@ -446,7 +451,7 @@ impl FileSystem {
             Err(error) => error,
         };
         if error.may_pass() {
-            tracing::warn!(blob = name, "closed, in the journal, and tried again later: {}", error.to_chain());
+            behind.report(&name, &error);
             let chain = inode.state.lock().owed.as_ref().map(|owed| owed.chain);
             if chain.is_some_and(|chain| behind.queue.put_back(chain, Debt::File(Arc::clone(inode)))) {
                 self.start_worker();
@@ -506,7 +511,7 @@ impl FileSystem {
     /// The first that failed; the others were tried all the same.
     pub(super) async fn send_below(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
         let Some(behind) = &self.behind else { return Ok(()) };
-        let owed: Vec<Arc<Inode>> = behind.owed.lock().values().cloned().collect();
+        let owed: Vec<Arc<Inode>> = behind.files();
         let below = owed.into_iter().filter(|inode| self.table.is_within(inode.number, number));
         let sent = self.send_all(behind, below.map(Debt::File).collect()).await;
         let removed = self.send_removals_below(number).await;

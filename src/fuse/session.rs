@@ -200,7 +200,7 @@ impl Session {
         let left = self.fs.set_aside_all().await;
         let moved = self.fs.files_set_aside() - set_aside;
         if left.kept == 0 && moved == 0 {
-            let count = self.fs.owed().0;
+            let count = self.fs.debts().count();
             return match saved {
                 Err(error) if count > 0 => {
                     let what = format!(

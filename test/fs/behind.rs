@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use azblob_csi::fs::{Access, Durability, FileSystem, HandleId, ROOT, RenameMode, Settings};
+use azblob_csi::fs::{Access, Debts, Durability, FileSystem, HandleId, ROOT, RenameMode, Settings};
 use blob_emulator::{FaultKind, FaultRule, Operation};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,7 +45,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 async fn until_settled(fs: &FileSystem) {
-    until("all that is owed is settled", || fs.owed().0 == 0).await;
+    until("all that is owed is settled", || fs.debts().count() == 0).await;
 }
 
 /// The spool as a kill would leave it at this moment.
@@ -121,7 +121,7 @@ async fn a_close_returns_before_the_service_has_the_file_and_all_views_see_it() 
     let other = volume.second_view();
     assert_eq!(other.lookup("f").await.unwrap_err().errno, libc::ENOENT);
     volume.write_file("f", b"written").await;
-    assert_eq!(volume.fs.owed().0, 1);
+    assert_eq!(volume.fs.debts().count(), 1);
     assert_eq!(service.find("f"), None, "nothing was sent");
     for view in [&*volume, &other] {
         assert_eq!(view.lookup("f").await.unwrap().attr.size, 7);
@@ -163,7 +163,7 @@ async fn fsync_of_a_file_and_of_its_directory_wait_for_the_service() {
     volume.fs.sync_directory(directory).await.unwrap();
     assert_eq!(service.blob("d/e/x"), b"x");
     assert_eq!(service.blob("d/e/y"), b"y");
-    assert_eq!(volume.fs.owed().0, 0);
+    assert_eq!(volume.fs.debts().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +176,7 @@ async fn the_end_of_the_volume_saves_what_is_owed_and_leaves_no_journal() {
     volume.fs.flush_all().await.unwrap();
     assert_eq!(volume.fs.set_aside_all().await.files, 0);
     assert_eq!(service.names().len(), 50);
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
     drop(volume);
     until("the journal is gone", || segments(spool.path()).is_empty()).await;
 }
@@ -284,7 +284,7 @@ async fn what_the_service_refuses_for_good_is_told_by_fsync_and_kept_in_lost_and
     assert_eq!(volume.fs.sync_directory(directory).await.unwrap_err().errno, libc::EACCES);
     volume.fs.sync_directory(directory).await.unwrap();
     assert_eq!(volume.lookup_in(directory, "f").await.unwrap_err().errno, libc::ENOENT, "it is not at the service");
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
     let killed = as_killed_now(spool.path());
     volume_after_kill(&service, killed.path()).await;
     assert_eq!(service.find("d/f"), None, "what is in lost+found is nobody's debt");
@@ -384,7 +384,7 @@ async fn a_file_that_is_removed_soon_after_its_close_is_never_sent() {
         unlink(&volume, &name).await;
     }
     assert_eq!(service.requests(), before);
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
     assert!(service.names().is_empty());
 }
 
@@ -395,7 +395,7 @@ async fn a_large_file_waits_for_the_service_at_its_close() {
     let bytes = vec![7; 5 << 20];
     volume.write_file("large", &bytes).await;
     assert!(service.blob("large") == bytes);
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -407,7 +407,7 @@ async fn a_full_journal_slows_closes_down_and_fails_none() {
     let bytes = vec![3; 1 << 20];
     for count in 0..24 {
         volume.write_file(&format!("f{count}"), &bytes).await;
-        assert!(volume.fs.owed().1 <= 8 << 20);
+        assert!(volume.fs.debts().bytes <= 8 << 20);
     }
     volume.fs.sync_directory(ROOT).await.unwrap();
     for count in 0..24 {
@@ -492,7 +492,7 @@ async fn a_directory_with_all_that_is_owed_below_it_is_renamed_and_removed() {
     let gone = volume.make_directory(below, "gone").await;
     volume.fs.remove_directory(&volume.caller, below, "gone".as_ref()).await.unwrap();
     assert_eq!(volume.lookup_in(below, "gone").await.unwrap_err().errno, libc::ENOENT);
-    assert_eq!(volume.fs.owed().0, 0, "{gone:?}");
+    assert_eq!(volume.fs.debts().count(), 0, "{gone:?}");
     volume.fs.sync_directory(ROOT).await.unwrap();
     assert_eq!(service.names().len(), 4);
 }
@@ -530,7 +530,7 @@ async fn a_file_that_is_renamed_soon_after_its_close_is_sent_under_its_new_name_
     assert_eq!(volume.lookup_in(below, "config").await.unwrap().attr.size, 8);
     assert_eq!(volume.names_in(below).await, ["config"]);
     assert_eq!(service.requests(), before, "nothing but the journal is asked");
-    assert_eq!(volume.fs.owed().0, 2, "the directory and the file");
+    assert_eq!(volume.fs.debts().count(), 2, "the directory and the file");
     let (killed, early) = (as_killed_now(spool.path()), as_killed_now(spool.path()));
     let puts = service.count(Operation::PutBlob);
     volume.fs.sync_directory(ROOT).await.unwrap();
@@ -652,7 +652,7 @@ async fn a_removed_name_is_gone_here_at_once_and_at_the_service_in_the_backgroun
     service.relent();
     volume.fs.sync_directory(ROOT).await.unwrap();
     assert_eq!(service.names(), ["other"]);
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
     for name in ["known", "changed"] {
         service.put(name, b"by somebody else, later");
     }
@@ -725,13 +725,13 @@ async fn what_another_client_has_changed_is_not_removed_and_shows_itself_again()
     }
     service.put("theirs", b"changed");
     unlink(&volume, "theirs").await;
-    until("it is back", || volume.fs.owed().0 == 0).await;
+    until("it is back", || volume.fs.debts().count() == 0).await;
     assert_eq!(volume.fs.sync_directory(ROOT).await.unwrap_err().errno, libc::ESTALE);
     volume.fs.sync_directory(ROOT).await.unwrap();
     assert_eq!(volume.read_file("theirs").await, b"changed");
     service.refuse(Operation::DeleteBlob, 403, "AuthorizationFailure", None);
     unlink(&volume, "refused").await;
-    until("it is back", || volume.fs.owed().0 == 0).await;
+    until("it is back", || volume.fs.debts().count() == 0).await;
     assert_eq!(volume.fs.sync_directory(ROOT).await.unwrap_err().errno, libc::EACCES);
     assert_eq!(volume.read_file("refused").await, b"old");
     assert_eq!(volume.names_in(ROOT).await.len(), 2);
@@ -751,13 +751,13 @@ async fn a_directory_whose_files_were_removed_is_removed_and_renamed_without_the
         for count in 0..40 {
             volume.fs.unlink(&volume.caller, number, format!("f{count}").as_ref()).await.unwrap();
         }
-        assert!(volume.fs.owed().0 > 0, "nobody has waited for the service");
+        assert!(volume.fs.debts().count() > 0, "nobody has waited for the service");
     }
     volume.fs.remove_directory(&volume.caller, ROOT, "emptied".as_ref()).await.unwrap();
     rename(&volume, "moved", "elsewhere").await;
     assert_eq!(service.names(), ["elsewhere"]);
     volume.fs.flush_all().await.unwrap();
-    assert_eq!(volume.fs.owed(), (0, 0));
+    assert_eq!(volume.fs.debts(), Debts::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -773,4 +773,23 @@ async fn the_end_of_the_volume_waits_until_what_was_removed_is_gone() {
     assert!(service.names().is_empty());
     drop(volume);
     until("the journal is gone", || segments(spool.path()).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_counted_with_its_age() {
+    let (service, spool) = (Service::start(), tempfile::tempdir().unwrap());
+    service.put("removed", b"old");
+    let volume = lingering(&service, spool.path()).await;
+    assert_eq!(volume.fs.debts(), Debts::default());
+    service.refuse(Operation::DeleteBlob, 503, "ServerBusy", None);
+    unlink(&volume, "removed").await;
+    volume.write_file("f", b"bytes").await;
+    volume.write_file("g", b"bytes").await;
+    let first = volume.fs.debts();
+    assert_eq!((first.files, first.removals, first.count()), (2, 1, 3));
+    assert!(first.bytes > 0);
+    until("it grows older", || volume.fs.debts().oldest > first.oldest).await;
+    service.relent();
+    volume.fs.sync_directory(ROOT).await.unwrap();
+    assert_eq!(volume.fs.debts(), Debts::default());
 }

@@ -1,7 +1,7 @@
 //! Names that were removed here and that the service still has: nobody here finds them, and nobody makes them again before
 //! they are gone there too. Each is deleted in the version that was removed; another one stays, and shows itself again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
     super::{
@@ -26,6 +26,7 @@ pub(super) struct Removal {
     /// The directory that it was in, which is held in the inode table.
     pub(super) parent: InodeNumber,
     name: Arc<str>,
+    pub(super) since: Instant,
     /// Held by who deletes it: one at a time.
     turn: crate::sync::tokio::sync::Mutex<()>,
 }
@@ -33,7 +34,6 @@ pub(super) struct Removal {
 #[derive(Debug, Default)]
 struct Names {
     by_directory: HashMap<InodeNumber, HashMap<Arc<str>, Arc<Removal>>>,
-    count: usize,
     /// Renames of directories under way: they move what the service has, so a name may not only seem to be gone.
     renames: usize,
 }
@@ -54,11 +54,6 @@ impl Drop for DirectoryRename<'_> {
 }
 
 impl Removals {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().count
-    }
-
     /// All of them.
     pub(super) fn all(&self) -> Vec<Arc<Removal>> {
         self.0.lock().by_directory.values().flat_map(HashMap::values).cloned().collect()
@@ -80,7 +75,6 @@ impl Removals {
         }
         let directory = names.by_directory.entry(removal.parent).or_default();
         directory.insert(Arc::clone(&removal.name), Arc::clone(removal));
-        names.count += 1;
         true
     }
 
@@ -93,7 +87,6 @@ impl Removals {
         if directory.is_empty() {
             names.by_directory.remove(&removal.parent);
         }
-        names.count -= 1;
     }
 }
 
@@ -123,7 +116,7 @@ impl FileSystem {
         let Some(chain) = behind.journal.admit(0, before) else { return false };
         let entry = Entry::Removed { chain, blob: blob.to_string(), etag: etag.0.to_string() };
         let turn = crate::sync::tokio::sync::Mutex::default();
-        let removal = Arc::new(Removal { chain, blob, etag, parent, name, turn });
+        let removal = Arc::new(Removal { chain, blob, etag, parent, name, since: Instant::now(), turn });
         if !behind.removals.insert(&removal) {
             return false;
         }
@@ -197,7 +190,7 @@ impl FileSystem {
             return Ok(());
         };
         if error.may_pass() {
-            tracing::warn!(%blob, "removed, in the journal, and tried again later: {}", error.to_chain());
+            behind.report(blob.as_str(), &error);
             if behind.queue.put_back(removal.chain, Debt::Removal(Arc::clone(removal))) {
                 self.start_worker();
             }
