@@ -53,8 +53,10 @@ pub struct Job {
     pub unit: Unit,
     /// What it is about.
     pub profile: Profile,
-    /// Flags of our mount; peers have no such job.
+    /// Flags of our mount. Peers have no such job, unless `with_peers`.
     pub args: &'static [&'static str],
+    /// Peers do it as they are.
+    pub with_peers: bool,
     /// What the service holds before. Removed after the job.
     pub files: fn(&Bench) -> Vec<File>,
     /// The value of the bare link, in the same unit. `None` where it means nothing.
@@ -76,6 +78,7 @@ const JOB: Job = Job {
     unit: MIB,
     profile: Profile::Stream,
     args: &[],
+    with_peers: false,
     files: |_| Vec::new(),
     ceiling: None,
     run: memory::idle,
@@ -88,6 +91,8 @@ const CPU_WRITTEN: Mark = Mark::CpuPerGib(0.9);
 /// Memory of the mount, by default and told to have little, in MiB.
 const MEMORY: Mark = Mark::RssMib(640);
 const MEMORY_LITTLE: Mark = Mark::RssMib(170);
+/// Write-behind. The disk is not waited for: no peer does that either.
+const BEHIND: &[&str] = &["-o", "durability=fsync,journal-age=1s"];
 const LITTLE: &[&str] = &["--memory", "128MiB"];
 
 /// In the order of the table.
@@ -97,6 +102,7 @@ pub fn all() -> Vec<Job> {
     jobs.extend(small());
     jobs.extend(changed_and_many());
     jobs.extend(whole());
+    jobs.extend(behind());
     jobs
 }
 
@@ -302,5 +308,18 @@ fn whole() -> Vec<Job> {
             marks: &[Mark::Requests(0), Mark::AtMost(2.0)],
             ..JOB
         },
+    ]
+}
+
+/// The two largest of the small ones with write-behind: until the program has ended, and until the service has everything.
+fn behind() -> Vec<Job> {
+    let seen = &[Mark::Peer("rclone", 2.0)];
+    let kept = &[Mark::Peer("rclone", 3.0)];
+    let job = Job { unit: Unit::Seconds, profile: Profile::Names, args: BEHIND, with_peers: true, ..JOB };
+    vec![
+        Job { name: "cp -r, write-behind, until it ends", run: trees::copy_seen, marks: seen, ..job },
+        Job { name: "cp -r, write-behind, until all is kept", run: trees::copy, marks: kept, ..job },
+        Job { name: "git clone, write-behind, until it ends", run: trees::clone_seen, marks: seen, ..job },
+        Job { name: "git clone, write-behind, until all is kept", run: trees::clone, marks: kept, ..job },
     ]
 }

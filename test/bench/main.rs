@@ -110,7 +110,7 @@ struct Runs {
 fn measure(bench: &Bench, warmth: &Warmth, job: Job, ours: &Driver, peers: &[Driver], runs: Runs) -> Result<Row> {
     let files = (job.files)(bench);
     // Flags of ours mean nothing to others.
-    let peers: Vec<&Driver> = peers.iter().filter(|_| job.args.is_empty()).collect();
+    let peers: Vec<&Driver> = peers.iter().filter(|_| job.args.is_empty() || job.with_peers).collect();
     let (mut link, mut own, mut others) = (Vec::new(), Samples::Taken(Vec::new()), Vec::new());
     others.resize_with(peers.len(), || Samples::Taken(Vec::new()));
     for round in 0..runs.ours.max(runs.peers) {

@@ -72,16 +72,43 @@ fn local(stage: &Stage, place: &str, files: &[File]) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// `cp -r` of a local tree; over when the service has all of it.
-pub fn copy(stage: &Stage) -> Result<Measured> {
+/// When a job that writes is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// When the program has ended.
+    Seen,
+    /// When the service has everything.
+    Kept,
+}
+
+/// The time until a program's files are where the job wants them; the service has them in any case, whole, when this returns.
+fn arrival(stage: &Stage, files: &[File], over: Over) -> Result<Measured> {
+    let seen = (over == Over::Seen).then(|| stage.time(data::sum(files))).transpose()?;
+    stage.bench.service.wait_for(files)?;
+    let measured = match seen {
+        Some(seen) => seen,
+        None => stage.time(data::sum(files))?,
+    };
+    stage.bench.service.check(files)?;
+    Ok(measured)
+}
+
+fn copy_until(stage: &Stage, over: Over) -> Result<Measured> {
     let files = copied("copied");
     let root = local(stage, "copy", &files)?;
     stage.begin()?;
     run(Command::new("cp").arg("-r").arg(root.join("copied")).arg(stage.mount.path("copied")))?;
-    stage.bench.service.wait_for(&files)?;
-    let measured = stage.time(data::sum(&files))?;
-    stage.bench.service.check(&files)?;
-    Ok(measured)
+    arrival(stage, &files, over)
+}
+
+/// `cp -r` of a local tree; over when the service has all of it.
+pub fn copy(stage: &Stage) -> Result<Measured> {
+    copy_until(stage, Over::Kept)
+}
+
+/// The same, over when cp(1) has ended.
+pub fn copy_seen(stage: &Stage) -> Result<Measured> {
+    copy_until(stage, Over::Seen)
 }
 
 /// git, with nobody's settings.
@@ -110,14 +137,21 @@ fn repository(stage: &Stage, files: &[File]) -> Result<PathBuf> {
 /// `git clone` of a local repository, its pack sent as over a network; over when the service has the tree. Then git itself says
 /// whether what it wrote is whole.
 pub fn clone(stage: &Stage) -> Result<Measured> {
+    clone_until(stage, Over::Kept)
+}
+
+/// The same, over when git has ended.
+pub fn clone_seen(stage: &Stage) -> Result<Measured> {
+    clone_until(stage, Over::Seen)
+}
+
+fn clone_until(stage: &Stage, over: Over) -> Result<Measured> {
     let files = data::tree("cloned", CLONE_FILES, CLONE_DIRECTORIES);
     let root = repository(stage, &files)?;
     let (place, url) = (stage.mount.path(""), format!("file://{}", root.display()));
     stage.begin()?;
     run(git(&place).args(["clone", "--quiet", &url, "cloned"]))?;
-    stage.bench.service.wait_for(&files)?;
-    let measured = stage.time(data::sum(&files))?;
-    stage.bench.service.check(&files)?;
+    let measured = arrival(stage, &files, over)?;
     let status = run(git(&place.join("cloned")).args(["status", "--porcelain"]))?;
     ensure!(status.is_empty(), "git sees changes in its clone: {}", status.lines().next().unwrap_or_default());
     run(git(&place.join("cloned")).args(["fsck", "--no-progress"]))?;
