@@ -10,6 +10,7 @@
 //! | what a close need not wait for | `behind` |
 //! | what becomes of failures | `latch` (who must hear), `last_close` (retries), `lost_found` (what nobody takes), `error` |
 //! | files without a name | `remove`, `orphan` |
+//! | what an unlink need not wait for | `deletes` |
 //! | how names change | `create`, `remove`, `rename` |
 //! | what a hierarchical account changes | `hierarchy` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
@@ -32,6 +33,7 @@ mod body;
 mod commit;
 mod copy_range;
 mod create;
+mod deletes;
 mod directory;
 mod error;
 mod growth;
@@ -118,6 +120,9 @@ pub const SIBLING_AGE_DEFAULT: Duration = Duration::from_secs(1);
 /// How long a closed file waits before it is sent: a temporary file that is renamed or removed within that time (git, rsync,
 /// editors and package managers make many) is never sent under its first name.
 pub const LINGER_DEFAULT: Duration = Duration::from_millis(100);
+/// Unlinks in a row that are a program emptying a directory: who removes a few files, and acts on the answer, has it from the
+/// service.
+pub const UNLINKS_WAITED_DEFAULT: u32 = 8;
 /// Stands for "never expires" where the kernel wants a number: a year.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -157,6 +162,9 @@ pub struct Settings {
     pub linger: Duration,
     /// Paths below the root whose files are fetched into the cache once the volume is open; an empty one is the root.
     pub warm_up: Vec<String>,
+    /// How many unlinks of one directory in a row wait for the service, each, before later ones are answered while their
+    /// Deletes are under way.
+    pub unlinks_waited: u32,
     /// How long requests may take.
     pub limits: RequestLimits,
     /// Shows unrepresentable names under escapes.
@@ -185,6 +193,7 @@ impl Default for Settings {
             journal_age: Duration::ZERO,
             linger: LINGER_DEFAULT,
             warm_up: Vec::new(),
+            unlinks_waited: UNLINKS_WAITED_DEFAULT,
             limits: RequestLimits::STANDARD,
             escape_names: false,
             read_only: false,
@@ -234,6 +243,8 @@ pub struct FileSystem {
     link_refusal: std::sync::Once,
     exchange_refusal: std::sync::Once,
     locks: lock::Locks,
+    /// Unlinks that the service has not answered.
+    deletes: deletes::Deletes,
     /// The journal, where closes wait for that.
     behind: Option<behind::Behind>,
 }
@@ -271,6 +282,7 @@ impl FileSystem {
             link_refusal: std::sync::Once::new(),
             exchange_refusal: std::sync::Once::new(),
             locks: lock::Locks::default(),
+            deletes: deletes::Deletes::default(),
             behind,
         });
         file_system.replay_journals().await?;

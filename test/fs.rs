@@ -21,6 +21,8 @@ mod copy_range;
 mod core;
 #[path = "fs/deadlines.rs"]
 mod deadlines;
+#[path = "fs/deletes.rs"]
+mod deletes;
 #[path = "fs/growth.rs"]
 mod growth;
 #[path = "fs/hierarchy.rs"]

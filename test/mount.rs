@@ -7,6 +7,7 @@
 //! | `azurite` | the same on a service that we did not write |
 //! | `fio` | eight jobs at once verify every block they wrote |
 //! | `names` | every blob is reachable under its name, or hidden for a reason |
+//! | `removing` | rm -r deletes many at once, and every end waits for them |
 //! | `versions` | two mounts never mix versions or overwrite each other in silence |
 //! | `tail` | readers follow a log that grows elsewhere |
 //! | `overwrites` | an overwrite is seen whole, with its size, or not at all |
@@ -60,6 +61,8 @@ mod overwrites;
 mod posix;
 #[path = "mount/programs.rs"]
 mod programs;
+#[path = "mount/removing.rs"]
+mod removing;
 #[path = "mount/silence.rs"]
 mod silence;
 #[path = "mount/tail.rs"]

@@ -487,11 +487,15 @@ impl FileSystem {
         }
     }
 
-    /// fsync(2) of a directory: everything in it and below it that was closed is on the service when it returns.
+    /// fsync(2) of a directory: everything in it and below it that was closed or unlinked is on the service when it returns.
     ///
     /// # Errors
-    /// The first commit that failed; else, once, what could not be saved below it since the last such call.
+    /// The first commit that failed; else, once, what could not be saved or removed below it since the last such call.
     pub async fn sync_directory(self: &Arc<Self>, number: InodeNumber) -> Result<()> {
+        // (A directory without a name holds nothing that could be waited for.)
+        if let Ok(prefix) = self.directory_prefix(number) {
+            self.finish_deletes_below(&prefix).await?;
+        }
         let Some(behind) = &self.behind else { return Ok(()) };
         let prefix = self.directory_prefix(number)?;
         self.send_below(number).await?;

@@ -43,6 +43,7 @@ impl FileSystem {
     ) -> Result<(Entry, HandleId)> {
         let name = self.new_name(caller, parent, name)?;
         let directory = self.directory_inode(parent)?;
+        self.wait_deleted(&directory, &name).await;
         let held = loop {
             if let Some(there) = self.existing(parent, &name).await? {
                 if access.exclusive {
@@ -198,10 +199,11 @@ impl FileSystem {
         body: Bytes,
     ) -> Result<Held> {
         let name = self.new_name(caller, parent, name)?;
+        let directory = self.directory_inode(parent)?;
+        self.wait_deleted(&directory, &name).await;
         if self.existing(parent, &name).await?.is_some() {
             return Err(exists(&name));
         }
-        let directory = self.directory_inode(parent)?;
         let attributes = self.new_attributes(caller, &directory, kind, mode);
         let owed = match kind {
             Kind::Directory => self.owe_directory(&directory, &name, &attributes).await?,

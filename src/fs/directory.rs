@@ -34,6 +34,8 @@ const ABSENT_NAMES_MAX: usize = 10_000;
 /// store gives a listing 60 s (DESIGN 10.14).
 const TOUCHED_FOR: Duration = Duration::from_secs(120);
 const TOUCHED_NAMES_MIN: usize = 4096;
+/// Between two unlinks of a program that empties a directory is less, also where it asks somebody for each file's turn.
+const UNLINKS_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is known of a name without asking.
 #[derive(Clone, Debug)]
@@ -57,6 +59,9 @@ struct Known {
     own: bool,
     /// Names asked for one by one since the last listing began.
     probes: u32,
+    /// Files that were removed one after the other, and when the last one was.
+    unlinks: u32,
+    unlinked: Option<Instant>,
 }
 
 /// What only a directory has: its current listing and what was learned beside it.
@@ -184,11 +189,42 @@ impl Directory {
         }
     }
 
+    /// Notes that a file was removed, and that all is well.
+    pub fn note_unlink(&self) {
+        let mut known = self.known.lock();
+        let goes_on = known.unlinked.is_some_and(|last| is_fresh(last, UNLINKS_PAUSE_MAX));
+        known.unlinks = if goes_on { known.unlinks.saturating_add(1) } else { 1 };
+        known.unlinked = Some(Instant::now());
+    }
+
+    /// Whether so many files were removed in a row, with nothing made or changed in between.
+    #[must_use]
+    pub fn is_emptied(&self, count: u32) -> bool {
+        let known = self.known.lock();
+        let goes_on = known.unlinked.is_some_and(|last| is_fresh(last, UNLINKS_PAUSE_MAX));
+        count == 0 || (known.unlinks >= count && goes_on)
+    }
+
+    /// The row of unlinks is over.
+    pub fn end_unlinks(&self) {
+        self.known.lock().unlinks = 0;
+    }
+
     /// Puts a name in that was made or changed here.
     pub fn put_local(&self, slot: &Slot) {
         let mut known = self.known.lock();
+        known.unlinks = 0;
         known.touch(&slot.name);
         if let Some(listing) = &known.listing {
+            listing.put(slot);
+        }
+    }
+
+    /// Puts a name into a listing as it was at `asked`, unless it was made, changed or removed here since: then `put_local` or
+    /// [`Self::remove_local`] has said, or says, how it is. One step, so that neither can come in between.
+    pub fn put_listed(&self, listing: &Listing, slot: &Slot, asked: Instant) {
+        let known = self.known.lock();
+        if known.touched.get(&*slot.name).is_none_or(|touched| *touched < asked) {
             listing.put(slot);
         }
     }

@@ -10,6 +10,7 @@ use futures::StreamExt;
 
 use super::{
     Error, FileSystem, ROOT, Result,
+    deletes::Scope,
     inode::{Fate, Inode},
 };
 
@@ -137,11 +138,12 @@ impl FileSystem {
     }
 
     /// Commits everything that is dirty, for the end of a session: close(2) has reported what it could, this is for what
-    /// came after. Once the service was silent for a whole deadline, what has not begun is not begun any more.
+    /// came after. Deletes that are under way are waited for; the log has those that fail. Once the service was silent for a whole deadline, what has not begun is not begun any more.
     ///
     /// # Errors
     /// The first commit that failed; the others were tried all the same.
     pub async fn flush_all(self: &Arc<Self>) -> Result<()> {
+        self.deletes.wait(Scope::Below("")).await;
         let is_silent = std::sync::atomic::AtomicBool::new(false);
         let dirty = self.table.all().into_iter().filter(|inode| inode.state.lock().is_dirty());
         let flush = |inode: Arc<Inode>| {

@@ -171,19 +171,17 @@ impl FileSystem {
 
     /// Puts in what the service cannot list: children that are not committed yet.
     fn add_uncommitted(&self, parent: &Inode, listing: &Listing) {
+        let Some(known) = &parent.directory else { return };
+        let asked = Instant::now();
         for (name, child) in self.table.children(parent.number) {
             let ours_alone = {
                 let state = child.state.lock();
                 state.base.is_none() && state.is_dirty()
             };
             if ours_alone && listing.kind(&name).is_none() {
-                listing.put(&Slot {
-                    name,
-                    number: child.number,
-                    kind: child.kind,
-                    properties: None,
-                    seen: Instant::now(),
-                });
+                let slot =
+                    Slot { name, number: child.number, kind: child.kind, properties: None, seen: Instant::now() };
+                known.put_listed(listing, &slot, asked);
             }
         }
     }
@@ -308,20 +306,21 @@ impl FileSystem {
         properties: Option<&BlobProperties>,
         asked: Instant,
     ) {
-        let touched = directory.directory.as_ref().is_some_and(|known| known.is_touched_since(shown, asked));
-        if touched || self.is_removed(directory.number, shown) {
-            return; // Made, changed or removed here since the page was asked for: `put_local` has said how it is.
+        let Some(known) = &directory.directory else { return };
+        // Looked at first: a Delete that ends in between touches its name.
+        if self.is_removed(directory.number, shown) || self.is_being_deleted(directory, shown) {
+            return;
         }
         let there = self.table.child(directory.number, shown);
         if let Some(child) = there.as_ref().filter(|child| child.state.lock().is_local()) {
             let (number, kind) = (child.number, child.kind);
             let (name, seen) = (Arc::from(shown), Instant::now());
-            return listing.put(&Slot { name, number, kind, properties: None, seen });
+            return known.put_listed(listing, &Slot { name, number, kind, properties: None, seen }, asked);
         }
         let number =
             there.filter(|child| child.kind == kind).map_or_else(|| self.table.next_number(), |child| child.number);
         let properties = properties.map(|properties| Arc::new(properties.clone()));
-        listing.put(&Slot { name: Arc::from(shown), number, kind, properties, seen: asked });
+        known.put_listed(listing, &Slot { name: Arc::from(shown), number, kind, properties, seen: asked }, asked);
     }
 
     /// The marker of a directory, as [`Found`] for the table.

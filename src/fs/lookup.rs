@@ -109,6 +109,11 @@ impl FileSystem {
         if let Some(known) = self.known(&directory, &shown)? {
             return known.ok_or_else(|| no_entry(&shown));
         }
+        if self.wait_deleted(&directory, &shown).await
+            && let Some(known) = self.known(&directory, &shown)?
+        {
+            return known.ok_or_else(|| no_entry(&shown));
+        }
         let asked = Instant::now();
         if directory.directory.as_ref().is_some_and(|known| known.count_probe() > PROBES_BEFORE_LISTING) {
             self.load_first_page(&directory).await?;

@@ -48,14 +48,22 @@ impl Volume {
         Self::on(Arc::new(Container::default())).await
     }
 
-    /// Names never go stale here: time is not what is checked.
     async fn on(container: Arc<Container>) -> Self {
+        Self::on_with(container, Settings::default()).await
+    }
+
+    /// On an empty container, behaving as `settings` say.
+    async fn with(settings: Settings) -> Self {
+        Self::on_with(Arc::new(Container::default()), settings).await
+    }
+
+    /// Names never go stale here: time is not what is checked.
+    async fn on_with(container: Arc<Container>, settings: Settings) -> Self {
         let runtime = Handle::current();
         let cache = Cache::new(CacheOptions { memory_bytes: MEMORY_BYTES, ..CacheOptions::default() }, runtime.clone());
         let resources = Arc::new(Resources { cache, spool: None, runtime });
         let store = Arc::clone(&container);
-        let fs =
-            FileSystem::open(store, resources, Settings { excl_strict: true, ..Settings::default() }).await.unwrap();
+        let fs = FileSystem::open(store, resources, Settings { excl_strict: true, ..settings }).await.unwrap();
         let caller = Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: 1 };
         Self { container, fs, caller }
     }

@@ -24,7 +24,8 @@ impl FileSystem {
     /// unlink(2).
     ///
     /// # Errors
-    /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says.
+    /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says, or has said of an earlier
+    /// unlink in the directory that was answered before it ([`super::deletes`]).
     pub async fn unlink(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
         self.check_writable(caller)?;
         let held = self.resolve(parent, name).await?;
@@ -33,6 +34,9 @@ impl FileSystem {
         }
         let _in_order = held.inode.commit.lock().await;
         self.keep_directory(parent).await?;
+        if self.unlink_ahead(caller, parent, &held.inode).await? {
+            return Ok(());
+        }
         let hidden = self.hide_open(&held.inode).await?;
         if !hidden {
             self.preserve(&held.inode).await?;
@@ -49,6 +53,9 @@ impl FileSystem {
             deleted?;
         }
         self.forget_name(caller, &held.inode, Fate::Unlinked);
+        if let Some(known) = self.table.get(parent).as_ref().and_then(|parent| parent.directory.as_ref()) {
+            known.note_unlink();
+        }
         Ok(())
     }
 
@@ -62,6 +69,7 @@ impl FileSystem {
         if held.inode.kind != Kind::Directory {
             return Err(Error::new(libc::ENOTDIR, "not a directory"));
         }
+        self.finish_deletes_in(&held.inode).await?;
         let _in_order = held.inode.commit.lock().await;
         if let Some(paths) = self.paths() {
             self.remove_path(paths, &held.inode).await?;

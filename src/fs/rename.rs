@@ -98,6 +98,8 @@ impl FileSystem {
         let source = self.resolve(parent, name).await?;
         let shown = self.new_name(caller, new_parent, new_name)?;
         let component = self.naming.component(shown.as_ref())?;
+        let directory = self.directory_inode(new_parent)?;
+        self.wait_deleted(&directory, &shown).await;
         let target = self.existing(new_parent, &shown).await?;
         if let Some(target) = &target {
             if target.inode.number == source.inode.number {
@@ -109,6 +111,9 @@ impl FileSystem {
         }
         if self.table.is_within(new_parent, source.inode.number) {
             return Err(Error::new(libc::EINVAL, "a directory cannot be moved into itself"));
+        }
+        for moved in [Some(&source), target.as_ref()].into_iter().flatten() {
+            self.finish_deletes_in(&moved.inode).await?;
         }
         let new_path = format!("{}{}", self.directory_prefix(new_parent)?, component.text);
         let new_blob = BlobName::new(new_path)

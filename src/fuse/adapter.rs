@@ -190,7 +190,7 @@ impl Filesystem for Adapter {
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.unlink(&caller, number(parent), &name).await };
-        self.dispatch.spawn("unlink", reply, work, answer_done);
+        self.dispatch.start("unlink", reply, work, answer_done);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -62,6 +62,7 @@ async fn a_tree_that_is_removed_costs_one_delete_an_entry_and_one_look_a_directo
     for index in 0..FILES {
         volume.fs.unlink(&volume.caller, top, format!("file{index}").as_ref()).await.unwrap();
     }
+    volume.fs.sync_directory(top).await.unwrap();
     // A marker, since the directory was there by its files alone: it stays until rmdir.
     let expected = [(Operation::PutBlob, 1), (Operation::DeleteBlob, FILES as u64)];
     let mut found = since(&service, &before);

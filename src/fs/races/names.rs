@@ -1,7 +1,9 @@
 //! Meetings over names: lookups, forgets, renames, unlinks and exclusive creates.
 
+use std::sync::Arc;
+
 use super::{ROOT, Volume, meet};
-use crate::fs::RenameMode;
+use crate::fs::{RenameMode, Settings};
 
 async fn rename(volume: &Volume, from: &str, to: &str) -> crate::fs::Result<()> {
     let (from, to) = ((ROOT, from.as_ref()), (ROOT, to.as_ref()));
@@ -87,6 +89,61 @@ fn an_unlink_beside_a_writer_removes_the_name_and_the_writer_ends() {
         remover.await.unwrap().unwrap();
         writer.await.unwrap();
         assert_eq!(volume.container.names(), [""; 0]);
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn a_name_that_is_made_again_while_its_delete_is_under_way_is_there_at_the_end() {
+    meet(|| async {
+        let volume = Volume::with(Settings { unlinks_waited: 0, ..Settings::default() }).await;
+        volume.put("a", b"old").await;
+        volume.fs.unlink(&volume.caller, ROOT, "a".as_ref()).await.unwrap();
+        let maker = volume.spawn(|volume| async move { volume.put("a", b"new").await });
+        let lister = volume.spawn(|volume| async move {
+            let handle = volume.fs.open_directory(ROOT).unwrap();
+            volume.fs.read_directory(handle, 0, 10).await.unwrap();
+            volume.fs.close_directory(handle);
+            volume.fs.sync_directory(ROOT).await.unwrap();
+        });
+        maker.await.unwrap();
+        lister.await.unwrap();
+        assert_eq!(volume.container.names(), ["a"]);
+        assert_eq!(volume.container.bytes("a"), b"new");
+        let number = volume.lookup("a").await.unwrap();
+        volume.forget(number);
+        volume.is_quiet();
+    });
+}
+
+#[test]
+fn a_removed_name_does_not_come_back_by_a_listing_that_was_under_way() {
+    meet(|| async {
+        let maker = Volume::open().await;
+        let made = maker.fs.make_directory(&maker.caller, ROOT, "d".as_ref(), 0o755).await.unwrap().attr.number;
+        for name in ["a", "b"] {
+            maker.fs.make_symlink(&maker.caller, made, name.as_ref(), b"target").await.unwrap();
+        }
+        let settings = Settings { unlinks_waited: 0, ..Settings::default() };
+        let volume = Volume::on_with(Arc::clone(&maker.container), settings).await;
+        let directory = volume.lookup("d").await.unwrap();
+        let lister = volume.spawn(move |volume| async move {
+            let handle = volume.fs.open_directory(directory).unwrap();
+            volume.fs.read_directory(handle, 0, 10).await.unwrap();
+            volume.fs.close_directory(handle);
+        });
+        let is_gone = async || {
+            let found = volume.fs.lookup(&volume.caller, directory, "a".as_ref()).await;
+            assert_eq!(found.map(|entry| entry.attr.number).unwrap_err().errno, libc::ENOENT);
+        };
+        volume.fs.unlink(&volume.caller, directory, "a".as_ref()).await.unwrap();
+        is_gone().await;
+        lister.await.unwrap();
+        is_gone().await;
+        volume.fs.flush_all().await.unwrap();
+        is_gone().await;
+        assert_eq!(volume.container.names(), ["d", "d/b"]);
+        volume.forget(directory);
         volume.is_quiet();
     });
 }

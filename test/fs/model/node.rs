@@ -24,7 +24,12 @@ pub struct Node {
 
 impl Node {
     pub async fn mount(service: &Service) -> Self {
-        let settings = Settings { metadata_ttl: std::time::Duration::ZERO, excl_strict: true, ..Settings::default() };
+        let settings = Settings {
+            metadata_ttl: std::time::Duration::ZERO,
+            excl_strict: true,
+            unlinks_waited: 0,
+            ..Settings::default()
+        };
         Self { volume: service.volume_with(settings).await, looked_up: Mutex::default() }
     }
 
@@ -118,10 +123,12 @@ impl Node {
         flushed
     }
 
+    /// With the fsync of the directory: the Delete may be under way when unlink(2) returns.
     pub async fn unlink(&self, path: &str) -> Result<()> {
         let (parent, name) = self.parent(path).await?;
         self.find(parent, name).await?;
-        self.volume.fs.unlink(self.caller(), parent, name.as_ref()).await
+        self.volume.fs.unlink(self.caller(), parent, name.as_ref()).await?;
+        self.volume.fs.sync_directory(parent).await
     }
 
     pub async fn rename(&self, from: &str, to: &str, no_replace: bool) -> Result<()> {
