@@ -71,7 +71,7 @@ static:
 tools: $(TOOLS)/bin/fsx $(TOOLS)/bin/pjdfstest
 	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip \
 		bzip2=bzip2 patch=patch restic=restic borg=borgbackup inotifywait=inotify-tools logrotate=logrotate \
-		flock=util-linux mariadbd=mariadb-server \
+		flock=util-linux stress-ng=stress-ng mariadbd=mariadb-server \
 		'/usr/lib/postgresql/*/bin/postgres=postgresql'
 
 # AzCopy is a dynamic binary that wants libsecret.

@@ -14,6 +14,7 @@
 //! | `pod` | a web application with another user, and the mount options of blobfuse |
 //! | `postgres` | PostgreSQL under pgbench, killed and killed with its mount |
 //! | `ray_logs` | the logs of a Ray cluster: appended, rotated, and read elsewhere meanwhile |
+//! | `stress` | stress-ng: thirty kinds of system calls at once |
 //! | `rsync`, `tar`, `azcopy` | copies that keep every attribute |
 //! | `watcher` | pipelines that wait for data sets of other clients |
 //!
@@ -54,6 +55,8 @@ mod rsync;
 mod script;
 #[path = "programs/sqlite.rs"]
 mod sqlite;
+#[path = "programs/stress.rs"]
+mod stress;
 #[path = "programs/tar.rs"]
 mod tar;
 #[path = "programs/watcher.rs"]

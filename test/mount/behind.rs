@@ -119,31 +119,34 @@ fn check(world: &World, told: &Told, seed: u64) {
     }
 }
 
+/// One kill; returns how many files were closed before it.
+fn killed_after(closes: usize, seed: u64) -> usize {
+    let world = world();
+    world.emulator().settings(|settings| settings.latency = LATENCY);
+    let spool = tempfile::tempdir().unwrap();
+    let args = ["-o", "durability=fsync", "--spool-dir", spool.path().to_str().unwrap()];
+    let told = write_until_killed(world.mount(&args), closes);
+    // The next mount of the volume sends what is owed before it serves.
+    let mount = world.mount(&args);
+    check(&world, &told, seed);
+    for &number in told.closed.iter().filter(|number| !told.gone.contains(number)) {
+        let seen = fs::read(mount.path(&format!("f{number}"))).unwrap_or_default();
+        let stored = world.emulator().get(world.container(), &format!("f{number}")).unwrap_or_default();
+        assert!(seen == stored, "f{number}");
+    }
+    mount.unmount();
+    assert!(!spool.path().join("lost+found").exists(), "nobody else wrote");
+    told.closed.len()
+}
+
 #[test]
 fn kill_9_among_two_hundred_closes_loses_and_tears_no_file() {
-    let rounds: Vec<_> = (0..ROUNDS)
-        .map(|round| {
-            thread::spawn(move || {
-                let world = world();
-                world.emulator().settings(|settings| settings.latency = LATENCY);
-                let spool = tempfile::tempdir().unwrap();
-                let args = ["-o", "durability=fsync", "--spool-dir", spool.path().to_str().unwrap()];
-                let told = write_until_killed(world.mount(&args), 10 + 20 * round as usize);
-                // The next mount of the volume sends what is owed before it serves.
-                let mount = world.mount(&args);
-                check(&world, &told, round);
-                for &number in told.closed.iter().filter(|number| !told.gone.contains(number)) {
-                    let seen = fs::read(mount.path(&format!("f{number}"))).unwrap_or_default();
-                    let stored = world.emulator().get(world.container(), &format!("f{number}")).unwrap_or_default();
-                    assert!(seen == stored, "f{number}");
-                }
-                mount.unmount();
-                assert!(!spool.path().join("lost+found").exists(), "nobody else wrote");
-                told.closed.len()
-            })
-        })
-        .collect();
-    let closed: usize = rounds.into_iter().map(|round| round.join().unwrap()).sum();
+    // Scoped: where one of them fails, the mounts of the others end before the test does.
+    let closed: usize = thread::scope(|scope| {
+        let rounds: Vec<_> =
+            (0..ROUNDS).map(|round| scope.spawn(move || killed_after(10 + 20 * round as usize, round))).collect();
+        rounds.into_iter().map(|round| round.join().unwrap()).sum()
+    });
     println!("{ROUNDS} kills after {closed} closes");
 }
 
