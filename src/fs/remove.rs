@@ -46,7 +46,10 @@ impl FileSystem {
             let replaces = state.owed.as_ref().is_some_and(|owed| owed.replaces());
             state.base.is_some() || replaces || !state.attempts.is_empty()
         };
-        if !hidden && may_be_there && !self.owe_removal(&held.inode) {
+        if !hidden && may_be_there {
+            if self.owe_removal(caller, &held.inode) {
+                return Ok(());
+            }
             let blob = self.blob_name(&held.inode)?;
             let deleted = self.delete_blob(&blob).await;
             held.inode.state.lock().name_in_motion = false;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
     super::{
-        Error, FileSystem, InodeNumber, Invalidation, Kind, Result,
+        Caller, Error, FileSystem, InodeNumber, Invalidation, Kind, Result,
         inode::{Fate, Inode},
     },
     Behind,
@@ -106,9 +106,9 @@ fn removable(inode: &Inode) -> Option<(ETag, Option<u64>)> {
 }
 
 impl FileSystem {
-    /// Removes a file's blob in the journal alone; the caller takes the name from the table, and does nothing else in between.
-    /// `false`: the service must be asked. The file's commit lock is held.
-    pub(in crate::fs) fn owe_removal(self: &Arc<Self>, inode: &Arc<Inode>) -> bool {
+    /// Removes a file in the journal alone. `false`: the service must be asked, and nothing was done. The file's commit lock is
+    /// held.
+    pub(in crate::fs) fn owe_removal(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>) -> bool {
         let Some(behind) = &self.behind else { return false };
         let Some((parent, name)) = self.table.place(inode.number) else { return false };
         let Ok(blob) = self.blob_name(inode) else { return false };
@@ -117,6 +117,8 @@ impl FileSystem {
         let entry = Entry::Removed { chain, blob: blob.to_string(), etag: etag.0.to_string() };
         let turn = crate::sync::tokio::sync::Mutex::default();
         let removal = Arc::new(Removal { chain, blob, etag, parent, name, since: Instant::now(), turn });
+        // The name goes here before the service is asked: where that refuses at once, it must not go after it came back.
+        let Ok(turn) = removal.turn.try_lock() else { return false };
         if !behind.removals.insert(&removal) {
             return false;
         }
@@ -128,6 +130,8 @@ impl FileSystem {
         }
         self.table.hold(parent, 1);
         self.release_owed(behind, inode);
+        self.forget_name(caller, inode, Fate::Unlinked);
+        drop(turn);
         if behind.queue.put_now(chain, Debt::Removal(removal)) {
             self.start_worker();
         }
