@@ -21,8 +21,9 @@
 //! to the runtime: hits cost no task.
 //!
 //! Promises and refusals are in `docs/SEMANTICS.md`, each with its test. Lock order: an inode's `commit` lock (two at once
-//! only in [`rename`](FileSystem::rename), by ascending number), then a listing's `loading`, then the short locks,
-//! which are never held together and never across an await.
+//! only in [`rename`](FileSystem::rename), by ascending number), then the `turn` of a removal in the journal, then a listing's
+//! `loading`, then the short locks, which are never held together (but a view's queue under an
+//! inode's state) and never across an await.
 
 mod allocate;
 mod append_age;

@@ -231,7 +231,8 @@ impl FileSystem {
             (Fate::Linked, None) => 1,
             _ => 0,
         };
-        Attr {
+        let is_dirty = state.is_dirty();
+        let mut attr = Attr {
             number: inode.number,
             kind: inode.kind,
             size: if directory { DIRECTORY_BYTES } else { state.size() },
@@ -242,7 +243,11 @@ impl FileSystem {
             atime: state.read_at.max(carried.atime).unwrap_or(mtime),
             mtime,
             ctime: carried.ctime.filter(|_| !appended).unwrap_or(written.max(mtime)),
-        }
+        };
+        drop(state);
+        // (What is written here the kernel knows by itself.)
+        attr.size = view.held_length(inode.number).filter(|_| !is_dirty).unwrap_or(attr.size);
+        attr
     }
 
     /// How long the kernel may believe what it is told of an inode now.

@@ -23,7 +23,7 @@ use futures::TryStreamExt;
 use md5::{Digest, Md5};
 
 use super::{
-    FileSystem, Invalidation, Result,
+    FileSystem, Result,
     inode::{Base, Fate, Inode, State},
     stage::{checksum_of, is_marked},
 };
@@ -86,8 +86,9 @@ impl FileSystem {
             state.base = Some(Arc::new(grown));
             state.attributes = attributes;
             state.checked = Some(Instant::now());
+            // Before anybody can see the new length.
+            self.views.invalidate_grown(inode.number, base.properties.length);
         }
-        self.views.invalidate(None, &Invalidation::Data(inode.number));
         Ok(true)
     }
 

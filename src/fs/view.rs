@@ -52,23 +52,64 @@ pub enum Invalidation {
 /// request thread ever does, since the kernel may hold a lock that the notification needs (DESIGN 10.10).
 #[derive(Debug, Default)]
 pub struct InvalidationQueue {
-    waiting: Mutex<HashSet<Invalidation>>,
+    telling: Mutex<Telling>,
     filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Telling {
+    waiting: HashSet<Invalidation>,
+    /// Taken, and told once more is asked for.
+    taken: HashSet<Invalidation>,
+    /// Whether anybody has come to tell a kernel.
+    is_told: bool,
+    /// Lengths that the kernel is shown of files that have grown, until it was told.
+    held: HashMap<InodeNumber, u64>,
 }
 
 impl InvalidationQueue {
     fn push(&self, invalidation: Invalidation) {
-        if self.waiting.lock().insert(invalidation) {
+        if self.telling.lock().waiting.insert(invalidation) {
             self.filled.notify_one();
         }
     }
 
-    /// Everything that waits, as soon as there is something. Cancel-safe: nothing is taken before it is returned.
+    /// As [`Self::push`] of the data of a file that has grown from `length`.
+    fn push_grown(&self, number: InodeNumber, length: u64) {
+        let mut telling = self.telling.lock();
+        if telling.is_told {
+            telling.held.entry(number).or_insert(length);
+        }
+        if telling.waiting.insert(Invalidation::Data(number)) {
+            self.filled.notify_one();
+        }
+    }
+
+    fn held(&self, number: InodeNumber) -> Option<u64> {
+        self.telling.lock().held.get(&number).copied()
+    }
+
+    /// Everything that waits, as soon as there is something. What was taken before counts as told. Cancel-safe: nothing is
+    /// taken before it is returned.
     pub async fn take(&self) -> Vec<Invalidation> {
+        {
+            let Telling { waiting, taken, is_told, held } = &mut *self.telling.lock();
+            *is_told = true;
+            for told in taken.drain() {
+                if let Invalidation::Data(number) = told
+                    && !waiting.contains(&Invalidation::Data(number))
+                {
+                    held.remove(&number);
+                }
+            }
+        }
         loop {
-            let waiting = std::mem::take(&mut *self.waiting.lock());
-            if !waiting.is_empty() {
-                return waiting.into_iter().collect();
+            {
+                let mut telling = self.telling.lock();
+                if !telling.waiting.is_empty() {
+                    telling.taken = std::mem::take(&mut telling.waiting);
+                    return telling.taken.iter().cloned().collect();
+                }
             }
             self.filled.notified().await;
         }
@@ -102,6 +143,13 @@ impl View {
     #[must_use]
     pub fn invalidations(&self) -> Arc<InvalidationQueue> {
         Arc::clone(&self.invalidations)
+    }
+
+    /// The length that the kernel is shown of a file that has grown, while it may hold pages of the old one: behind the end
+    /// they are zeros, which a reader would take for bytes once the kernel knows the new length (`fuse_change_attributes` of
+    /// fs/fuse/inode.c sets the size before it drops the pages).
+    pub(super) fn held_length(&self, number: InodeNumber) -> Option<u64> {
+        self.invalidations.held(number)
     }
 
     /// Counts one more lookup of `number`.
@@ -161,6 +209,13 @@ impl Views {
     pub fn invalidate(&self, except: Option<&View>, invalidation: &Invalidation) {
         for view in self.views.lock().iter().filter(|view| except.is_none_or(|except| except.id != view.id)) {
             view.invalidations.push(invalidation.clone());
+        }
+    }
+
+    /// Tells every view that a file has grown from `length` behind its kernel's back.
+    pub fn invalidate_grown(&self, number: InodeNumber, length: u64) {
+        for view in self.views.lock().iter() {
+            view.invalidations.push_grown(number, length);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use azblob_csi::fs::{Access, HandleId, InodeNumber, Settings};
+use azblob_csi::fs::{Access, HandleId, InodeNumber, Invalidation, Settings};
 use blob_emulator::{FaultKind, FaultRule, Operation};
 
 use crate::support::{
@@ -89,6 +89,34 @@ async fn growth_that_comes_while_the_end_of_the_old_version_is_looked_at_is_foll
     log.extend(b"three");
     assert!(seen == log);
     assert_eq!(reader.lookup("log").await.unwrap().attr.number, number, "the name stays with the inode");
+}
+
+/// A page at the end of a file ends in zeros. A kernel that learns of a new length first would hand them out as bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_drops_the_old_end_before_it_learns_of_the_new_length() {
+    let service = Service::start();
+    service.append("log", &[b"one"]);
+    let reader = follower(&service).await;
+    let (told, kernel) = (reader.caller.view.invalidations(), reader.second_view());
+    let handle = reader.open("log", READ).await.unwrap();
+    let number = reader.lookup("log").await.unwrap().attr.number;
+    let size = async || reader.fs.getattr(&reader.caller, number).await.unwrap().0.size;
+    // Somebody tells this view's kernel; nobody tells the other one, which has none.
+    let mut telling = Box::pin(told.take());
+    assert!(futures::poll!(&mut telling).is_pending());
+    service.append("log", &[b"two"]);
+    assert_eq!(size().await, 3);
+    assert_eq!(reader.read(handle, 0, 10).await, b"onetwo", "what is read is the new version all the same");
+    assert_eq!(telling.await, [Invalidation::Data(number)]);
+    assert_eq!(size().await, 3, "it is being told");
+    service.append("log", &[b"three"]);
+    assert_eq!(size().await, 3);
+    assert_eq!(kernel.fs.getattr(&kernel.caller, number).await.unwrap().0.size, 11);
+    assert_eq!(told.take().await, [Invalidation::Data(number)]);
+    assert_eq!(size().await, 3, "not all of it was told");
+    let mut telling = Box::pin(told.take());
+    assert!(futures::poll!(&mut telling).is_pending());
+    assert_eq!(size().await, 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
