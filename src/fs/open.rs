@@ -31,7 +31,7 @@ const CHECKED_OPENS_MAX: usize = 1024;
 
 impl CheckedOpens {
     /// Remembers the retry; returns the inodes of retries that will not come any more.
-    fn expect(&self, thread: u32, number: InodeNumber) -> Vec<InodeNumber> {
+    fn await_retry(&self, thread: u32, number: InodeNumber) -> Vec<InodeNumber> {
         let mut by_thread = self.by_thread.lock();
         let mut given_up = Vec::new();
         if by_thread.len() >= CHECKED_OPENS_MAX {
@@ -98,7 +98,7 @@ impl FileSystem {
         let Some(successor) = found else { return Ok(()) };
         // Held until the retry, so that the lookup in between finds it without asking again.
         if self.table.hold(successor.inode.number, 1) {
-            for given_up in self.checked_opens.expect(caller.pid, successor.inode.number) {
+            for given_up in self.checked_opens.await_retry(caller.pid, successor.inode.number) {
                 self.table.release(given_up, 1);
             }
         }
