@@ -350,8 +350,7 @@ impl FileSystem {
     ) -> Result<Option<Held>> {
         let Some(behind) = &self.behind else { return Ok(None) };
         // As O_EXCL: elsewhere the service must say whether the name is free (DESIGN 10.2).
-        let is_own = parent.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
-        if !is_own || self.settings.excl_strict {
+        if !self.judges_names_in(parent) {
             return Ok(None);
         }
         let blob = self.blob_at(parent, name)?;

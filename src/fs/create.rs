@@ -179,8 +179,7 @@ impl FileSystem {
         access: Access,
     ) -> Result<Held> {
         let attributes = self.new_attributes(caller, directory, Kind::File, mode);
-        let own = directory.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
-        if !access.write || (access.exclusive && (self.settings.excl_strict || !own)) {
+        if !access.write || (access.exclusive && !self.judges_names_in(directory)) {
             return self.put_new(directory, name, Kind::File, &attributes, Bytes::new()).await;
         }
         self.blob_at(directory, name)?; // Refuses a name too long now, not at close.
@@ -252,6 +251,12 @@ impl FileSystem {
         let number = Some(self.table.next_number());
         let found = Found { kind, properties: Some(Arc::new(properties)), seen: Instant::now(), number };
         self.settle(directory, name, &found)
+    }
+
+    /// Whether this mount says by itself which names are free in a directory, since it made that (DESIGN 10.2).
+    pub(super) fn judges_names_in(&self, directory: &Inode) -> bool {
+        let is_own = directory.directory.as_ref().is_some_and(|known| known.is_own(self.fresh_for()));
+        is_own && !self.settings.excl_strict
     }
 
     pub(super) fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {

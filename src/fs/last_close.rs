@@ -138,7 +138,8 @@ impl FileSystem {
     }
 
     /// Commits everything that is dirty, for the end of a session: close(2) has reported what it could, this is for what
-    /// came after. Deletes that are under way are waited for; the log has those that fail. Once the service was silent for a whole deadline, what has not begun is not begun any more.
+    /// came after. Deletes that are under way are waited for; the log has those that fail. Once the service was silent for a
+    /// whole deadline, what has not begun is not begun any more.
     ///
     /// # Errors
     /// The first commit that failed; the others were tried all the same.

@@ -72,7 +72,8 @@ impl FileSystem {
     ) -> Result<bool> {
         let Some(behind) = &self.behind else { return Ok(false) };
         let Some(Unsent { chain, layer, carried }) = unsent(source) else { return Ok(false) };
-        if mode == RenameMode::NoReplace && !self.judges_names_in(parent) {
+        if mode == RenameMode::NoReplace && !self.table.get(parent).is_some_and(|parent| self.judges_names_in(&parent))
+        {
             return Ok(false);
         }
         if let Some(target) = target {
@@ -106,15 +107,5 @@ impl FileSystem {
             (owed.carried, owed.over) = (carried, over);
         }
         Ok(true)
-    }
-
-    /// Whether this mount knows all names of a directory by itself, since it made it (DESIGN 10.2).
-    pub(in crate::fs) fn judges_names_in(&self, parent: InodeNumber) -> bool {
-        let directory = self.table.get(parent);
-        let is_own = directory
-            .as_ref()
-            .and_then(|directory| directory.directory.as_ref())
-            .is_some_and(|known| known.is_own(self.fresh_for()));
-        is_own && !self.settings.excl_strict
     }
 }
