@@ -15,6 +15,8 @@ mod append_blobs;
 mod attributes;
 #[path = "fs/behind.rs"]
 mod behind;
+#[path = "fs/behind_names.rs"]
+mod behind_names;
 #[path = "fs/copy_range.rs"]
 mod copy_range;
 #[path = "fs/core.rs"]
