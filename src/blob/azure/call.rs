@@ -107,6 +107,15 @@ struct FailedTry {
     retry_after: Option<Duration>,
 }
 
+/// Of the last two failures the one that says why: a try that the deadline cut short says nothing but that, so the one
+/// before it speaks. A try that had all of its own time and got no answer says that there is none.
+pub(super) fn telling(last: Error, before: Option<Error>, deadline: Instant) -> Error {
+    match before {
+        Some(before) if last.kind == ErrorKind::TimedOut && Instant::now() >= deadline => before,
+        _ => last,
+    }
+}
+
 /// Everything that calls of a store share.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -131,13 +140,15 @@ impl Engine {
         let mut backoff = Backoff::default();
         let mut ambiguous = false;
         let mut newer_credentials = 0;
+        let mut before = None;
         loop {
             let generation = self.slot.generation();
-            let failed = match self.try_once(call, limits, deadline).await {
+            let mut failed = match self.try_once(call, limits, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
             };
             ambiguous |= failed.again == Again::Ambiguous;
+            failed.error = telling(failed.error, before.take(), deadline);
             let replaced = failed.error.kind == ErrorKind::Denied && self.slot.generation() != generation;
             if replaced && newer_credentials < NEWER_CREDENTIALS_MAX {
                 newer_credentials += 1;
@@ -148,6 +159,7 @@ impl Engine {
                 return Err(Failed { error: failed.error, ambiguous, began });
             }
             tracing::debug!(error = %failed.error, tries = backoff.tries(), ?wait, "trying again");
+            before = Some(failed.error);
             tokio::time::sleep(wait).await;
         }
     }

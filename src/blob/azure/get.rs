@@ -12,7 +12,7 @@ use futures::stream;
 
 use super::{
     AzureStore,
-    call::{Arriving, Reply, ReplyBody},
+    call::{Arriving, Reply, ReplyBody, telling},
     request::Call,
     response,
 };
@@ -153,13 +153,14 @@ impl Resuming {
     /// The next piece. The deadline counts from here, not from the last call: a reader that rests is no silence.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let deadline = Instant::now() + self.store.limits.names;
+        let mut before = None;
         loop {
             if self.left.is_empty() {
                 self.arriving = None;
                 return Ok(None);
             }
             let Some(arriving) = &mut self.arriving else {
-                self.reopen(deadline).await?;
+                self.reopen(deadline).await.map_err(|error| telling(error, before.take(), deadline))?;
                 continue;
             };
             let silent = deadline.min(Instant::now() + SILENCE_MAX);
@@ -185,12 +186,14 @@ impl Resuming {
                 Ok(None) => self.broken(ErrorKind::Unreachable, None),
                 Err(_) => self.broken(ErrorKind::TimedOut, None),
             };
+            let broken = broken.map(|error| telling(error, before.take(), deadline))?;
             self.arriving = None;
             self.unbroken = None;
             let wait = self.backoff.next(None);
             if self.backoff.tries() > RESUMES_WITHOUT_PROGRESS_MAX || Instant::now() + wait >= deadline {
-                return Err(broken?);
+                return Err(broken);
             }
+            before = Some(broken);
             tracing::debug!(blob = %self.name, at = self.left.start, "a body broke off and is resumed");
             tokio::time::sleep(wait).await;
         }

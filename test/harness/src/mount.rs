@@ -18,7 +18,7 @@ use nix::{
 use crate::{length, mountinfo::detach_below, program::wait_until};
 
 /// A mount must be ready, and a wrong one must have failed, within this time.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Saving and unmounting takes at most this long in any test.
 const END_WITHIN: Duration = Duration::from_secs(120);
