@@ -299,9 +299,10 @@ impl Service {
 
     fn new(url: &Url, path_account: Option<String>, host_account: Option<String>) -> Self {
         let mut host = url.host_str().unwrap_or_default().to_owned();
-        // Data Lake's endpoint of the same account: the Blob service is next door.
+        // Data Lake's endpoint of the same account: the Blob service is next door. A private endpoint answers under the
+        // account's ordinary name, which is what its certificate has; `privatelink` is only a zone of DNS.
         if host_account.is_some() {
-            host = host.replacen(".dfs.", ".blob.", 1);
+            host = host.replacen(".dfs.", ".blob.", 1).replacen(".privatelink.", ".", 1);
         }
         if let Some(port) = url.port() {
             host = format!("{host}:{port}");

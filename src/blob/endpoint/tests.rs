@@ -42,6 +42,24 @@ fn a_data_lake_url_is_served_by_the_blob_endpoint_of_the_account() {
 }
 
 #[test]
+fn a_private_endpoint_is_asked_under_the_name_that_its_certificate_has() {
+    let location = parse("https://acme.privatelink.blob.core.windows.net/logs");
+    assert_eq!((location.host(), location.account()), ("acme.blob.core.windows.net", "acme"));
+    let server = LocationHints {
+        account: Some("acme".into()),
+        endpoint: Some("acme.privatelink.blob.core.chinacloudapi.cn".into()),
+        ..LocationHints::default()
+    };
+    assert_eq!(Location::parse("logs", &server).unwrap().0.host(), "acme.blob.core.chinacloudapi.cn");
+}
+
+#[test]
+fn the_secondary_endpoint_is_asked_itself_and_belongs_to_the_same_account() {
+    let location = parse("https://acme-secondary.blob.core.windows.net/logs");
+    assert_eq!((location.host(), location.account()), ("acme-secondary.blob.core.windows.net", "acme"));
+}
+
+#[test]
 fn a_bare_container_is_completed_from_the_hints() {
     let account = LocationHints { account: Some("acme".into()), ..LocationHints::default() };
     let (location, _) = Location::parse("logs/a", &account).unwrap();
