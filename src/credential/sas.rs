@@ -23,6 +23,7 @@ struct SasFields {
     permissions: Option<String>,
     resource: Option<String>,
     services: Option<String>,
+    types: Option<String>,
     start: Option<String>,
     expiry: Option<String>,
 }
@@ -44,6 +45,7 @@ impl SasToken {
                 "sp" => fields.permissions = Some(value),
                 "sr" => fields.resource = Some(value),
                 "ss" => fields.services = Some(value),
+                "srt" => fields.types = Some(value),
                 "st" => fields.start = Some(value),
                 "se" => fields.expiry = Some(value),
                 "sig" => signed = !value.is_empty(),
@@ -89,6 +91,42 @@ impl SasToken {
         add("until", &self.fields.expiry);
         add("version", &self.fields.version);
         parts.join(", ")
+    }
+
+    /// What makes it useless for a volume at `now`, in one sentence with the fix, as far as it says so itself. The service
+    /// judges: our clock may be wrong, and a stored access policy may say what is missing here.
+    #[must_use]
+    pub fn problem(&self, now: SystemTime) -> Option<String> {
+        let lacks = |field: &Option<String>, needed: &[char]| {
+            field.as_deref().is_some_and(|letters| !needed.iter().all(|letter| letters.contains(*letter)))
+        };
+        let (start, end) = (self.fields.start.as_deref(), self.fields.expiry.as_deref());
+        if let Some(end) = end.filter(|_| self.expires().is_some_and(|end| end <= now)) {
+            return Some(format!("The SAS has expired, on {end} (se): make a new one."));
+        }
+        if let Some(start) = start.filter(|_| self.starts().is_some_and(|start| start > now)) {
+            return Some(format!(
+                "The SAS is not valid yet, it begins on {start} (st): wait, or make one that begins earlier; and check this machine's clock."
+            ));
+        }
+        let shown = |field: &Option<String>| field.clone().unwrap_or_default();
+        if lacks(&self.fields.services, &['b']) {
+            let services = shown(&self.fields.services);
+            return Some(format!("The SAS is for other services (ss={services}): a volume needs ss=b (Blob)."));
+        }
+        if lacks(&self.fields.types, &['c', 'o']) {
+            let types = shown(&self.fields.types);
+            return Some(format!("The SAS does not cover containers and blobs (srt={types}): a volume needs srt=co."));
+        }
+        if self.fields.resource.as_deref() == Some("b") {
+            return Some(
+                "The SAS is for a single blob (sr=b): a volume needs one for the container (sr=c).".to_owned(),
+            );
+        }
+        lacks(&self.fields.permissions, &['r', 'l']).then(|| {
+            let letters = shown(&self.fields.permissions);
+            format!("The SAS lacks permissions (sp={letters}): a volume needs rl to be read, and racwdl to be written.")
+        })
     }
 
     /// The letters of `sp` (`r` read, `l` list, `w` write, ...), where it says so itself.
@@ -167,6 +205,28 @@ mod tests {
         let text = format!("{:?}", SasToken::parse("test", TOKEN).unwrap());
         assert!(text.contains("permissions rl") && text.contains("2027-01-02") && !text.contains("a%2Bb"), "{text}");
         assert!(!text.contains("a+b"), "{text}");
+    }
+
+    #[test]
+    fn a_token_says_itself_why_it_is_useless() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600); // 2027-01-01
+        let problem = |text: &str| SasToken::parse("test", &format!("{text}&sig=s3cret")).unwrap().problem(now);
+        for (text, reason) in [
+            ("sv=1&sp=rl&se=2026-12-31", "has expired, on 2026-12-31"),
+            ("sv=1&sp=rl&se=2027-01-01T00:00:00Z", "has expired"),
+            ("sv=1&sp=rl&st=2027-01-02T00:00Z&se=2028-01-01", "not valid yet"),
+            ("sv=1&sp=rl&ss=fq&srt=co", "ss=b"),
+            ("sv=1&sp=rl&ss=b&srt=s", "srt=co"),
+            ("sv=1&sp=rl&sr=b", "sr=c"),
+            ("sv=1&sp=w&sr=c", "needs rl"),
+            ("sv=1&sp=r&sr=c", "needs rl"),
+        ] {
+            let said = problem(text).unwrap_or_default();
+            assert!(said.contains(reason) && !said.contains("s3cret"), "{text}: {said}");
+        }
+        for good in ["sv=1&sp=racwdl&sr=c&se=2027-01-02", "sv=1&sp=rl&ss=bfqt&srt=sco", "sv=1&si=policy&sr=c"] {
+            assert_eq!(problem(good), None, "{good}");
+        }
     }
 
     #[test]
