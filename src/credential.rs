@@ -1,50 +1,86 @@
-//! Who we are to the Blob service: account key, SAS or nobody, and how each signs a request.
+//! Who we are to the Blob service: account key, SAS, an identity of Entra ID or nobody, and how each signs a request.
 //!
 //! A [`CredentialSlot`] holds what is in use and can be refilled at run time; [`CredentialPolicy`] puts its contents on
-//! every try of every request, so a retry after a rotation already carries the new secret. Sources of credentials
-//! (connection string, environment) end in [`AccountSettings`]. Nothing here knows containers' contents or blobs.
+//! every try of every request, so a retry after a rotation already carries the new secret. Sources of secrets
+//! (connection string, environment) end in [`AccountSettings`], sources of tokens ([`TokenSource`], one file each) in a
+//! [`TokenCredential`]. Nothing here knows containers' contents or blobs.
 
+mod aadsts;
+mod azure_cli;
+mod certificate;
+mod chain;
 mod cloud;
 mod connection_string;
+mod entra;
 mod environment;
+mod http;
+mod identity;
+mod managed_identity;
 mod policy;
 mod sas;
 mod secret;
+mod service_principal;
 mod service_sas;
 mod shared_key;
 mod slot;
+mod token;
+mod token_answer;
+mod workload_identity;
 
-pub use cloud::{Cloud, UnknownCloud};
+pub use cloud::{Cloud, CloudHints, STORAGE_AUDIENCE, UnknownCloud};
 pub use connection_string::parse_connection_string;
 pub use environment::{AuthMode, account_settings_from};
+pub use http::{IdentityHttp, Trust};
+pub use identity::{IdentityOptions, IdentitySettings};
+pub use managed_identity::{IdentityEndpoints, IdentityId};
 pub use policy::CredentialPolicy;
 pub use sas::SasToken;
 pub use secret::trimmed;
 pub use service_sas::{READ_PERMISSION, blob_sas};
 pub use shared_key::AccountKey;
 pub use slot::CredentialSlot;
+pub use token::{AccessToken, TokenCredential, TokenError, TokenErrorKind, TokenSource};
+pub use workload_identity::{Assertion, TokenFile};
 
 /// What the service is shown with a request.
-///
-/// Sources that need a round trip for a token (workload identity, managed identity, service principal) fit in as a
-/// further variant: [`CredentialPolicy`] is asynchronous and asks the slot again for every try.
 #[derive(Clone, Debug)]
 pub enum Credential {
     /// The account's own key: signs each request (SharedKey).
     SharedKey(AccountKey),
     /// A shared access signature: query parameters that carry their own signature.
     Sas(SasToken),
+    /// A bearer token of Entra ID, fetched and refreshed as needed. Goes over https alone.
+    Token(TokenCredential),
     /// Nothing: containers with public access.
     Anonymous,
 }
 
 impl Credential {
+    /// Number of the token in use: 0 before the first, and for what is no token.
+    #[must_use]
+    pub fn token_serial(&self) -> u64 {
+        match self {
+            Self::Token(token) => token.serial(),
+            _ => 0,
+        }
+    }
+
+    /// The service refused it (401), token number `refused` where it is one: asks the source for another. Tells whether
+    /// there is one now.
+    pub async fn renew(&self, refused: u64) -> bool {
+        match self {
+            Self::Token(token) => token.renew(refused).await,
+            _ => false,
+        }
+    }
+
     /// The kind in words, for messages ("account key"). Never the secret.
     #[must_use]
     pub fn describe(&self) -> &'static str {
         match self {
             Self::SharedKey(_) => "account key",
             Self::Sas(_) => "SAS",
+            Self::Token(_) => "Entra ID token",
             Self::Anonymous => "no credential (anonymous)",
         }
     }
@@ -64,6 +100,8 @@ pub struct AccountSettings {
     pub insecure: bool,
     /// Container, optionally with `/prefix`.
     pub container: Option<String>,
+    /// How to sign in, where that was said.
+    pub mode: Option<AuthMode>,
     /// The credential, if one was found.
     pub credential: Option<Credential>,
 }
@@ -124,5 +162,58 @@ pub enum Error {
         mode: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A way to sign in that lacks something.
+    #[error("{mode} cannot sign in without {what}: set it")]
+    Missing {
+        /// The way.
+        mode: &'static str,
+        /// Variables and options, one of which has to be set.
+        what: &'static str,
+    },
+    /// A host of Entra ID that cannot be one.
+    #[error("\"{authority}\" is no host of Entra ID: expected https://HOST, such as https://login.microsoftonline.com")]
+    Authority {
+        /// As written.
+        authority: String,
+    },
+    /// A tenant that cannot be one.
+    #[error("\"{tenant}\" is no tenant: expected its ID, or a domain of it, such as contoso.onmicrosoft.com")]
+    Tenant {
+        /// As written.
+        tenant: String,
+    },
+    /// A managed identity that is named twice.
+    #[error("a managed identity is named by one of client ID, object ID and resource ID: remove the others")]
+    SeveralIdentities,
+    /// An identity that this platform does not let choose.
+    #[error("this managed identity cannot be asked for here: {reason}")]
+    IdentityNotHere {
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// An endpoint for managed identities that is no URL.
+    #[error("{source_name} is \"{value}\", which is no URL: expected http://HOST[:PORT][/PATH]")]
+    IdentityEndpoint {
+        /// Which variable or option.
+        source_name: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A bundle of CA certificates that cannot be used.
+    #[error("CA certificates {file}: {reason}")]
+    Certificates {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No HTTPS without roots.
+    #[error(
+        "TLS cannot be set up ({reason}): install this machine's CA certificates (package ca-certificates), or set SSL_CERT_FILE"
+    )]
+    Tls {
+        /// What the library says.
+        reason: String,
     },
 }

@@ -14,7 +14,7 @@ use std::{
 
 use azblob_csi::{
     cli::{controller, node},
-    credential::Cloud,
+    credential::{Cloud, Trust},
     csi::{
         capability::Access,
         parameters::Parameters,
@@ -454,7 +454,11 @@ fn pods_mount_the_volumes_that_they_have_and_claims_that_exist() {
 }
 
 fn defaults() -> Defaults {
-    Defaults { driver_name: DRIVER.to_owned(), cloud: Cloud::from_name("AzurePublicCloud").unwrap() }
+    Defaults {
+        driver_name: DRIVER.to_owned(),
+        cloud: Cloud::from_name("AzurePublicCloud").unwrap(),
+        trust: Trust::default(),
+    }
 }
 
 /// The entries of a Secret of the examples.

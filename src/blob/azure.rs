@@ -56,7 +56,7 @@ use super::{
     link::{Link, LinkEstimate},
     retry::RequestLimits,
 };
-use crate::credential::{CredentialPolicy, CredentialSlot};
+use crate::credential::{CredentialPolicy, CredentialSlot, Trust};
 
 /// What the stores of a process share: sockets and the gate. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -71,8 +71,16 @@ impl Connections {
     /// # Errors
     /// `Unreachable` when TLS cannot be set up (no CA certificates on this machine).
     pub fn new(in_flight: usize) -> Result<Self> {
+        Self::trusting(in_flight, &Trust::default())
+    }
+
+    /// The same, trusting more certificate authorities than the machine does.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn trusting(in_flight: usize, trust: &Trust) -> Result<Self> {
         Ok(Self {
-            client: transport::new_client(in_flight * REQUESTS_IN_FLIGHT_GROWTH)?,
+            client: transport::new_client(in_flight * REQUESTS_IN_FLIGHT_GROWTH, trust)?,
             gate: RequestGate::new(in_flight),
         })
     }

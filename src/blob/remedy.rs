@@ -58,6 +58,9 @@ impl Error {
 
     fn by_code(&self, code: &str, account: &str, container: &str) -> Option<String> {
         let text = match code {
+            "InvalidAuthenticationInfo" if self.status == Some(401) => format!(
+                "The service refuses the token: check that account {account} belongs to the identity's tenant and cloud, and that this machine's clock is right."
+            ),
             "AuthenticationFailed" | "InvalidAuthenticationInfo" => self.authentication_failed(account),
             "NoAuthenticationInformation" | "PublicAccessNotPermitted" => format!(
                 "Container {container} is not public and no credential was given: set an account key, SAS or connection string."
@@ -177,6 +180,7 @@ mod tests {
     fn every_refusal_that_a_user_meets_names_its_fix() {
         for (status, code, detail, fix) in [
             (403, "AuthenticationFailed", "", "key"),
+            (401, "InvalidAuthenticationInfo", "", "tenant and cloud"),
             (403, "AuthenticationFailed", "Signature not valid in the specified time frame", "expired"),
             (403, "AuthenticationFailed", "Request date header too old", "clock"),
             (403, "KeyBasedAuthenticationNotPermitted", "", "allowSharedKeyAccess"),

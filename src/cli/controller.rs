@@ -1,6 +1,6 @@
 //! `azblob-csi controller`: the controller plugin. Flags in, one running [`crate::csi::plugin`] out.
 
-use super::{Failure, driver::DriverArgs, upstream::UpstreamArgs};
+use super::{Failure, driver::DriverArgs, trust::TrustArgs, upstream::UpstreamArgs};
 use crate::{blob::Connections, csi::plugin::serve_controller};
 
 /// Requests in flight: a provisioner asks for ten volumes at a time, each a request or two.
@@ -21,6 +21,8 @@ pub struct Args {
     #[arg(long, visible_alias = "nodeid", hide = true)]
     node_id: Option<String>,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     upstream: UpstreamArgs,
 }
 
@@ -30,11 +32,12 @@ pub struct Args {
 /// [`Failure`] when the socket cannot be made or a flag makes no sense.
 pub fn run(args: Args) -> Result<(), Failure> {
     args.upstream.log();
+    let trust = args.trust.read()?;
     if let Some(node) = &args.node_id {
         tracing::debug!(node, "a controller needs no node");
     }
-    let defaults = args.driver.defaults()?;
-    let connections = Connections::new(REQUESTS_IN_FLIGHT).map_err(|error| Failure::from_chain(&error))?;
+    let defaults = args.driver.defaults(trust.clone())?;
+    let connections = Connections::trusting(REQUESTS_IN_FLIGHT, &trust).map_err(|error| Failure::from_chain(&error))?;
     let DriverArgs { endpoint, .. } = args.driver;
     super::driver::runtime()?.block_on(async {
         let stop = super::driver::stop()?;

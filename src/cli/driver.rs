@@ -8,7 +8,10 @@ use tokio::{
 };
 
 use super::Failure;
-use crate::{credential::Cloud, csi::request::Defaults};
+use crate::{
+    credential::{Cloud, Trust},
+    csi::request::Defaults,
+};
 
 /// Flags of both roles.
 #[derive(Debug, clap::Args)]
@@ -29,10 +32,10 @@ impl DriverArgs {
     ///
     /// # Errors
     /// A driver name that Kubernetes does not allow, or an unknown cloud.
-    pub(super) fn defaults(&self) -> Result<Defaults, Failure> {
+    pub(super) fn defaults(&self, trust: Trust) -> Result<Defaults, Failure> {
         check_name(&self.driver_name)?;
         let cloud = Cloud::from_name(&self.cloud).map_err(|error| Failure::from_chain(&error))?;
-        Ok(Defaults { driver_name: self.driver_name.clone(), cloud })
+        Ok(Defaults { driver_name: self.driver_name.clone(), cloud, trust })
     }
 }
 

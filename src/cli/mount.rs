@@ -6,7 +6,12 @@
 
 mod place;
 
-use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,26 +19,34 @@ use super::{
     Failure,
     disk::{self, DiskArgs},
     memory,
+    trust::TrustArgs,
 };
 use crate::{
-    blob::{self, AzureStore, BlobStore as _, ErrorKind, ListRequest, Metadata, RequestLimits},
+    blob::{
+        self, AzureStore, BlobStore as _, Connections, ErrorKind, ListRequest, Metadata, REQUESTS_IN_FLIGHT_DEFAULT,
+        RequestLimits,
+    },
     cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
-    credential::CredentialSlot,
+    credential::{Credential, CredentialSlot},
     fs::{FileSystem, Resources},
     fuse::Session,
     volume::options::{MountOptions, options_help, parse_bytes, parse_duration},
 };
-use place::Place;
+use place::{Place, Said};
 
 const EXAMPLES: &str = "\
 Examples:
   AZURE_STORAGE_KEY=... azblob-csi mount https://acme.blob.core.windows.net/logs /mnt/logs
   AZURE_STORAGE_SAS_TOKEN='sv=...' azblob-csi mount --account acme -o ro logs/2026 /mnt/logs
   AZURE_STORAGE_CONNECTION_STRING=UseDevelopmentStorage=true azblob-csi mount --create-container demo /mnt/demo
+  azblob-csi mount -o auth=msi https://acme.blob.core.windows.net/logs /mnt/logs
+  azblob-csi mount -o auth=azcli https://acme.blob.core.windows.net/logs /mnt/logs
 
 Credentials come from the environment, the first that is set: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY,
-AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; none means a public container. A SAS in the URL works too, but other
-users of this machine can see it.
+AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; a service principal (AZURE_CLIENT_ID, AZURE_TENANT_ID and
+AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH); workload identity (AZURE_CLIENT_ID, AZURE_TENANT_ID and
+AZURE_FEDERATED_TOKEN_FILE); a managed identity that is named; none means a public container. -o auth=WAY picks one. A
+SAS in the URL works too, but other users of this machine can see it.
 ";
 
 /// Mount a container in the foreground, until SIGTERM, SIGINT or umount.
@@ -66,6 +79,8 @@ pub struct Args {
     /// lost+found, what the service refuses for good, which stays [default: $TMPDIR, or /tmp].
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// How old names and attributes may be, e.g. 10s [default: 10s].
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     metadata_ttl: Option<Duration>,
@@ -105,7 +120,12 @@ impl Args {
 /// [`Failure`], without a mount left behind.
 pub fn run(args: Args) -> Result<(), Failure> {
     let options = args.mount_options()?;
-    let place = Place::find(args.container_url.as_deref(), args.account.as_deref(), &options)?;
+    let trust = args.trust.read()?;
+    let said = Said { url: args.container_url.as_deref(), account: args.account.as_deref() };
+    let place = Place::find(said, &options, &trust)?;
+    place.announce();
+    let connections = Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust);
+    let connections = connections.map_err(|error| Failure { remedy: error.remedy(), ..Failure::from_chain(&error) })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -122,7 +142,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let cache = resources.cache.clone();
     let served = runtime.block_on(async {
-        let served = serve(place, options, args.mount_point, Arc::new(resources)).await;
+        let served = serve(place, connections, options, args.mount_point, Arc::new(resources)).await;
         disk::flush(&cache).await;
         served
     });
@@ -133,6 +153,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 async fn serve(
     place: Place,
+    connections: Connections,
     options: MountOptions,
     mount_point: PathBuf,
     resources: Arc<Resources>,
@@ -141,7 +162,7 @@ async fn serve(
     let mut stop = Stop::listen()?;
     let source = place.location.to_string();
     let (volume, mounted) = tokio::select! {
-        mounted = mount(place, &options, mount_point, resources) => mounted?,
+        mounted = mount(place, &connections, &options, mount_point, resources) => mounted?,
         () = stop.asked() => return Ok(()),
     };
     tracing::info!(source, mount = %mounted.mount_point().display(), "serving");
@@ -176,20 +197,26 @@ async fn serve(
 
 async fn mount(
     place: Place,
+    connections: &Connections,
     options: &MountOptions,
     mount_point: PathBuf,
     resources: Arc<Resources>,
 ) -> Result<(Arc<FileSystem>, Session), Failure> {
     let source = place.location.to_string();
+    // What a SAS says about itself is more than what the service says about it.
+    let sas_problem = match &place.credential {
+        Credential::Sas(sas) => sas.problem(SystemTime::now()),
+        _ => None,
+    };
     let cannot = |error: &blob::Error| Failure {
         message: format!("cannot mount {source}: {}", Failure::from_chain(error).message),
-        remedy: error.remedy(),
+        remedy: sas_problem.clone().filter(|_| error.kind == ErrorKind::Denied).or_else(|| error.remedy()),
     };
     let mut settings = options.settings();
     settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
     settings.scope = place.scope();
     let slot = CredentialSlot::new(place.credential);
-    let store = AzureStore::new(place.location, slot, settings.limits).map_err(|error| cannot(&error))?;
+    let store = AzureStore::with_connections(place.location, slot, settings.limits, connections);
     check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container)
         .await
         .map_err(|error| cannot(&error))?;

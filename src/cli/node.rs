@@ -7,6 +7,7 @@ use super::{
     disk::{self, DiskArgs},
     driver::DriverArgs,
     memory,
+    trust::TrustArgs,
     upstream::UpstreamArgs,
 };
 use crate::{
@@ -52,6 +53,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     upstream: UpstreamArgs,
 }
 
@@ -61,6 +64,7 @@ pub struct Args {
 /// [`Failure`] when a socket cannot be made or a flag makes no sense.
 pub fn run(args: Args) -> Result<(), Failure> {
     args.upstream.log();
+    let trust = args.trust.read()?;
     let runtime = super::driver::runtime()?;
     let cache = CacheOptions {
         memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
@@ -73,14 +77,15 @@ pub fn run(args: Args) -> Result<(), Failure> {
         runtime: runtime.handle().clone(),
     };
     let cache = resources.cache.clone();
-    let connections = Connections::new(REQUESTS_IN_FLIGHT_DEFAULT).map_err(|error| Failure::from_chain(&error))?;
+    let connections =
+        Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust).map_err(|error| Failure::from_chain(&error))?;
     let shared = Shared { resources: Arc::new(resources), connections };
     let options = NodeOptions {
         endpoint: args.driver.endpoint.clone(),
         node_id: args.node_id,
         kubelet_directory: args.kubelet_dir,
         registration_path: args.kubelet_registration_path,
-        defaults: args.driver.defaults()?,
+        defaults: args.driver.defaults(trust.clone())?,
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;

@@ -60,6 +60,7 @@ pub fn parse_connection_string(source_name: &str, text: &str) -> Result<AccountS
         endpoint_suffix: fields.suffix.map(str::to_owned),
         insecure: fields.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("http")),
         container: None,
+        mode: None,
         credential,
     })
 }

@@ -1,7 +1,8 @@
 //! Credentials from environment variables: one table of names, one documented order.
 //!
-//! Where several are set, the first of this list wins, unless AZURE_STORAGE_AUTH_MODE (or _AUTH_TYPE) picks one:
-//! AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY / _ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, none (anonymous).
+//! Where several are set, the first of this list wins, unless the option `auth` or AZURE_STORAGE_AUTH_MODE (or _AUTH_TYPE)
+//! picks one: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY / _ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; then an identity
+//! (`identity.rs`), then none (anonymous).
 //!
 //! Account, endpoint and container variables overrule what the connection string says about them.
 
@@ -17,39 +18,88 @@ const ENDPOINTS: [&str; 3] = ["AZURE_STORAGE_BLOB_ENDPOINT", "AZURE_STORAGE_ENDP
 const CONTAINERS: [&str; 2] = ["AZURE_STORAGE_CONTAINER", "AZURE_STORAGE_ACCOUNT_CONTAINER"];
 const AUTH_MODES: [&str; 2] = ["AZURE_STORAGE_AUTH_MODE", "AZURE_STORAGE_AUTH_TYPE"];
 
-/// Which credential to take where several are at hand.
+/// How to sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
     /// The account key.
     Key,
     /// The SAS.
     Sas,
+    /// Whatever the connection string holds.
+    ConnectionString,
+    /// A federated token, exchanged for one of Entra ID.
+    WorkloadIdentity,
+    /// An identity that the platform signs in.
+    ManagedIdentity,
+    /// An application with its secret or certificate.
+    ServicePrincipal,
+    /// Whoever is signed in with the Azure CLI.
+    AzureCli,
+    /// The first of environment, workload identity, managed identity and Azure CLI that gives a token.
+    Default,
     /// None at all.
     Anonymous,
 }
+
+/// Every way, the name that messages use, and its other spellings (without `-` and `_`), as the CLI, blobfuse and the
+/// Azure Blob CSI driver write them.
+const MODES: [(AuthMode, &str, &[&str]); 9] = [
+    (AuthMode::Key, "key", &["sharedkey", "accountkey"]),
+    (AuthMode::Sas, "sas", &["sastoken"]),
+    (AuthMode::ConnectionString, "connection_string", &["connectionstring"]),
+    (AuthMode::WorkloadIdentity, "workload_identity", &["workloadidentity", "wi"]),
+    (AuthMode::ManagedIdentity, "msi", &["managedidentity", "identity"]),
+    (AuthMode::ServicePrincipal, "spn", &["serviceprincipal", "clientsecret", "clientcertificate"]),
+    (AuthMode::AzureCli, "azcli", &["azurecli", "cli"]),
+    (AuthMode::Default, "default", &["login", "defaultazurecredential"]),
+    (AuthMode::Anonymous, "anonymous", &["public", "none"]),
+];
 
 impl AuthMode {
     /// Reads a mode as the CLI and blobfuse write it. `source_name` says in messages where it came from.
     ///
     /// # Errors
-    /// [`Error::AuthMode`] for modes that this version does not know.
+    /// [`Error::AuthMode`] for modes that nobody knows.
     pub fn parse(source_name: &str, text: &str) -> Result<Self, Error> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "key" | "sharedkey" | "shared_key" => Ok(Self::Key),
-            "sas" => Ok(Self::Sas),
-            "anonymous" | "public" | "none" => Ok(Self::Anonymous),
-            _ => Err(Error::AuthMode {
-                source_name: source_name.to_owned(),
-                mode: text.to_owned(),
-                reason: "this version signs in with key, sas or anonymous; set one of these or remove the variable",
-            }),
-        }
+        Self::find(text).ok_or_else(|| Error::AuthMode {
+            source_name: source_name.to_owned(),
+            mode: text.to_owned(),
+            reason: "expected key, sas, connection_string, workload_identity, msi, spn, azcli, default or anonymous",
+        })
+    }
+
+    /// The mode of a name, in any of its spellings.
+    #[must_use]
+    pub fn find(text: &str) -> Option<Self> {
+        let plain = |text: &str| text.trim().to_ascii_lowercase().replace(['-', '_'], "");
+        let wanted = plain(text);
+        MODES
+            .iter()
+            .find(|(_, name, also)| plain(name) == wanted || also.contains(&wanted.as_str()))
+            .map(|(mode, ..)| *mode)
+    }
+
+    /// Its name, `workload_identity`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        MODES.iter().find(|(mode, ..)| *mode == self).map_or("", |(_, name, _)| *name)
+    }
+
+    /// Whether it signs in to Entra ID, for tokens.
+    #[must_use]
+    pub fn is_identity(self) -> bool {
+        use AuthMode as Mode;
+        matches!(
+            self,
+            Mode::WorkloadIdentity | Mode::ManagedIdentity | Mode::ServicePrincipal | Mode::AzureCli | Mode::Default
+        )
     }
 }
 
 /// Reads the account settings from variables, where `variable` answers for one name (`std::env::var(..).ok()`).
 /// Empty variables count as absent. `account` is the account that is known already (from the URL or an option): a key
-/// needs one.
+/// needs one. `asked` is how to sign in, where an option says so; the variables are asked otherwise. Ways with an identity
+/// are only named in the answer ([`AccountSettings::mode`]).
 ///
 /// # Errors
 /// Those of key, SAS and connection string; [`Error::KeyWithoutAccount`]; [`Error::AuthMode`] for a mode that is
@@ -57,11 +107,16 @@ impl AuthMode {
 pub fn account_settings_from(
     variable: impl Fn(&str) -> Option<String>,
     account: Option<&str>,
+    asked: Option<AuthMode>,
 ) -> Result<AccountSettings, Error> {
     let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
     let first = |names: &[&'static str]| names.iter().find_map(|name| variable(name).map(|value| (*name, value)));
-    let mode = first(&AUTH_MODES).map(|(name, text)| AuthMode::parse(name, &text).map(|mode| (name, text, mode)));
-    let mode = mode.transpose()?;
+    let mode = match asked {
+        Some(mode) => Some(("auth", mode.name().to_owned(), mode)),
+        None => first(&AUTH_MODES)
+            .map(|(name, text)| Ok((name, text.clone(), AuthMode::parse(name, &text)?)))
+            .transpose()?,
+    };
 
     let mut settings = match variable(CONNECTION_STRING) {
         Some(text) => parse_connection_string(CONNECTION_STRING, &text)?,
@@ -76,6 +131,11 @@ pub fn account_settings_from(
     settings.container = first(&CONTAINERS).map(|(_, container)| container.trim().to_owned());
 
     let wanted = mode.as_ref().map(|(_, _, mode)| *mode);
+    settings.mode = wanted;
+    if wanted.is_some_and(AuthMode::is_identity) {
+        settings.credential = None;
+        return Ok(settings);
+    }
     settings.credential = choose(wanted, settings.credential.take(), &settings, first(&KEYS), variable(SAS))?;
     match (&settings.credential, mode) {
         (None, Some((name, text, _))) => Err(Error::AuthMode {
@@ -101,10 +161,11 @@ fn choose(
     let allowed = |credential: &Credential| match mode {
         Some(AuthMode::Key) => matches!(credential, Credential::SharedKey(_)),
         Some(AuthMode::Sas) => matches!(credential, Credential::Sas(_)),
-        Some(AuthMode::Anonymous) | None => true,
+        _ => true,
     };
-    if let Some(credential) = from_connection_string.filter(allowed) {
-        return Ok(Some(credential));
+    let found = from_connection_string.filter(allowed);
+    if found.is_some() || mode == Some(AuthMode::ConnectionString) {
+        return Ok(found);
     }
     if let Some((name, key)) = key.filter(|_| mode != Some(AuthMode::Sas)) {
         let account =
@@ -124,6 +185,7 @@ mod tests {
     fn settings(variables: &[(&str, &str)]) -> Result<AccountSettings, Error> {
         account_settings_from(
             |name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
+            None,
             None,
         )
     }
@@ -154,8 +216,35 @@ mod tests {
         assert!(matches!(with("key").unwrap().credential, Some(Credential::SharedKey(_))));
         assert!(matches!(with("anonymous").unwrap().credential, Some(Credential::Anonymous)));
         assert!(with("kerberos").unwrap_err().to_string().contains("kerberos"));
+        let without_string = with("connection_string").unwrap_err().to_string();
+        assert!(without_string.contains("AZURE_STORAGE_CONNECTION_STRING"), "{without_string}");
+        for (name, mode) in [("MSI", AuthMode::ManagedIdentity), ("workload-identity", AuthMode::WorkloadIdentity)] {
+            let found = with(name).unwrap();
+            assert!(found.credential.is_none() && found.mode == Some(mode), "{name}");
+        }
         let error = settings(&[all[0], ("AZURE_STORAGE_AUTH_TYPE", "sas")]).unwrap_err().to_string();
         assert!(error.contains("AZURE_STORAGE_SAS_TOKEN"), "{error}");
+    }
+
+    #[test]
+    fn every_mode_is_found_under_all_its_names() {
+        for (mode, name, also) in MODES {
+            assert_eq!(mode.name(), name);
+            for spelling in also.iter().chain([&name]) {
+                assert_eq!(AuthMode::find(&spelling.to_ascii_uppercase()), Some(mode), "{spelling}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_goes_before_the_variable() {
+        let key = |name: &str| match name {
+            "AZURE_STORAGE_AUTH_MODE" => Some("sas".to_owned()),
+            "AZURE_STORAGE_KEY" => Some("c2VjcmV0".to_owned()),
+            _ => None,
+        };
+        let found = account_settings_from(key, Some("a"), Some(AuthMode::Key)).unwrap();
+        assert!(matches!(found.credential, Some(Credential::SharedKey(_))));
     }
 
     #[test]

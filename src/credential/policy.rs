@@ -12,7 +12,9 @@ use azure_core::{
     time::{OffsetDateTime, to_rfc7231},
 };
 
-use super::{Credential, CredentialSlot};
+use secrecy::ExposeSecret;
+
+use super::{Credential, CredentialSlot, TokenCredential, TokenError, TokenErrorKind};
 
 /// Signs every try with what the slot holds at that moment.
 #[derive(Debug)]
@@ -38,8 +40,38 @@ impl Policy for CredentialPolicy {
                 request.insert_header("authorization", authorization);
             }
             Credential::Sas(token) => token.apply(request.url_mut()),
+            Credential::Token(token) => {
+                let authorization = bearer(token, request).await.map_err(unusable)?;
+                if is_block_from_url(request) {
+                    request.insert_header("x-ms-copy-source-authorization", authorization.clone());
+                }
+                request.insert_header("authorization", authorization);
+            }
             Credential::Anonymous => {}
         }
         next[0].send(context, request, &next[1..]).await
     }
+}
+
+/// "Put Block From URL": the service reads the source as whoever this header says, a blob of the same container with us.
+/// (Copy Blob takes the request's own token within an account.)
+fn is_block_from_url(request: &Request) -> bool {
+    let copies = request.headers().iter().any(|(name, _)| name.as_str() == "x-ms-copy-source");
+    copies && request.url().query_pairs().any(|(name, value)| name == "comp" && value == "block")
+}
+
+/// Whoever reads a bearer token on its way can use it: it is not shown without TLS.
+async fn bearer(token: &TokenCredential, request: &Request) -> Result<String, TokenError> {
+    if request.url().scheme() != "https" {
+        let host = request.url().host_str().unwrap_or_default();
+        let reason = format!(
+            "a token is only sent over https, and the endpoint {host} is http: use its https endpoint, or a key or SAS"
+        );
+        return Err(TokenError::new(TokenErrorKind::Refused, token.describe(), reason));
+    }
+    token.authorization().await.map(|text| text.expose_secret().to_owned())
+}
+
+fn unusable(error: TokenError) -> azure_core::Error {
+    azure_core::Error::new(azure_core::error::ErrorKind::Credential, error)
 }

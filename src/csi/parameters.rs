@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{Error, Result};
-use crate::credential::{AuthMode, Cloud};
+use crate::credential::{AuthMode, Cloud, IdentityId, IdentityOptions};
 
 /// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ enum Effect {
     AccountOnly,
     /// It asks for a way to sign in that this version does not have: refused unless the value switches it off.
     OtherIdentity,
+    /// It says which identity signs in, in one way to sign in; without that way it is refused, since it would do nothing.
+    IdentityOf(AuthMode),
     /// It only concerns NFS, which is refused by `protocol`.
     NfsOnly,
 }
@@ -81,16 +83,16 @@ const KEYS: [(&str, Place, Effect); 66] = [
     ("getlatestaccountkey", Place::Both, Effect::AccountOnly),
     ("blobstorageaccounttype", Place::Both, Effect::AccountOnly),
     ("getaccountkeyfromsecret", Place::VolumeOnly, Effect::AccountOnly),
-    ("azurestorageaadendpoint", Place::Both, Effect::AccountOnly),
-    ("tenantid", Place::Both, Effect::AccountOnly),
-    ("azurestorageidentityclientid", Place::Both, Effect::OtherIdentity),
-    ("azurestorageidentityobjectid", Place::Both, Effect::OtherIdentity),
-    ("azurestorageidentityresourceid", Place::Both, Effect::OtherIdentity),
-    ("msiendpoint", Place::Both, Effect::OtherIdentity),
-    ("clientid", Place::Both, Effect::OtherIdentity),
+    ("azurestorageaadendpoint", Place::Both, Effect::Used),
+    ("tenantid", Place::Both, Effect::Used),
+    ("azurestorageidentityclientid", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
+    ("azurestorageidentityobjectid", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
+    ("azurestorageidentityresourceid", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
+    ("msiendpoint", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
+    ("clientid", Place::Both, Effect::IdentityOf(AuthMode::WorkloadIdentity)),
     ("mountwithworkloadidentitytoken", Place::Both, Effect::OtherIdentity),
-    ("azurestoragespnclientid", Place::VolumeOnly, Effect::OtherIdentity),
-    ("azurestoragespntenantid", Place::VolumeOnly, Effect::OtherIdentity),
+    ("azurestoragespnclientid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
+    ("azurestoragespntenantid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
     ("keyvaulturl", Place::VolumeOnly, Effect::OtherIdentity),
     ("keyvaultsecretname", Place::VolumeOnly, Effect::OtherIdentity),
     ("keyvaultsecretversion", Place::VolumeOnly, Effect::OtherIdentity),
@@ -170,6 +172,7 @@ impl Parameters {
         if !FUSE_PROTOCOLS.contains(&protocol) {
             return Err(Error::invalid(format!("invalid protocol {protocol:?}: expected fuse or fuse2")));
         }
+        let mode = self.auth_mode()?;
         for (key, _, effect) in KEYS {
             let Some(value) = self.get(key) else { continue };
             let switched_off = value.eq_ignore_ascii_case("false");
@@ -180,13 +183,19 @@ impl Parameters {
                          Secret with an account key, a SAS or a connection string"
                     )));
                 }
+                Effect::IdentityOf(needed) if mode != Some(needed) && mode != Some(AuthMode::Default) => {
+                    return Err(Error::invalid(format!(
+                        "{key} says which identity signs in by {}, but AzureStorageAuthType does not say so: set it to {}, or remove {key}",
+                        needed.name(),
+                        needed.name()
+                    )));
+                }
                 Effect::AccountOnly => {
                     tracing::info!(key, value, "{key} shapes new accounts only; the account of this volume is given");
                 }
                 _ => {}
             }
         }
-        self.auth_mode()?;
         self.cloud()?;
         self.flag("createcontainer")?;
         Ok(())
@@ -237,12 +246,37 @@ impl Parameters {
     /// The kind of credential to take.
     ///
     /// # Errors
-    /// `Invalid` for kinds that this version does not have.
+    /// `Invalid` for kinds that nobody knows, or that only people's machines have.
     pub fn auth_mode(&self) -> Result<Option<AuthMode>> {
-        self.get("azurestorageauthtype")
+        let mode = self
+            .get("azurestorageauthtype")
             .map(|text| AuthMode::parse("AzureStorageAuthType", text))
             .transpose()
-            .map_err(|error| Error::invalid(error.to_string()))
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        match mode {
+            Some(AuthMode::AzureCli) => Err(Error::invalid(
+                "AzureStorageAuthType is azcli, but nobody is signed in with the Azure CLI on a node: use workload_identity, msi or spn",
+            )),
+            mode => Ok(mode),
+        }
+    }
+
+    /// Which identity of Entra ID signs in, where the kind of credential is one.
+    #[must_use]
+    pub fn identity(&self) -> IdentityOptions {
+        let own = |key: &str| self.get(key).map(str::to_owned);
+        let any = |keys: &[&str]| keys.iter().find_map(|key| own(key));
+        IdentityOptions {
+            id: IdentityId {
+                client_id: any(&["azurestorageidentityclientid", "azurestoragespnclientid", "clientid"]),
+                object_id: own("azurestorageidentityobjectid"),
+                resource_id: own("azurestorageidentityresourceid"),
+            },
+            tenant_id: any(&["azurestoragespntenantid", "tenantid"]),
+            authority: own("azurestorageaadendpoint"),
+            msi_endpoint: own("msiendpoint"),
+            ..IdentityOptions::default()
+        }
     }
 
     /// A key that is `true` or `false`; absent is false.
@@ -329,9 +363,24 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_belongs_to_its_way_to_sign_in() {
+        let msi = ("AzureStorageAuthType", "MSI");
+        assert_eq!(class(&[msi]).unwrap().auth_mode().unwrap(), Some(AuthMode::ManagedIdentity));
+        let named = class(&[msi, ("AzureStorageIdentityObjectID", "o1"), ("MSIEndpoint", "http://10.0.0.1")]).unwrap();
+        assert_eq!(named.identity().id.object_id.as_deref(), Some("o1"));
+        assert_eq!(named.identity().msi_endpoint.as_deref(), Some("http://10.0.0.1"));
+        let workload = class(&[("AzureStorageAuthType", "workload_identity"), ("clientID", "c1"), ("tenantID", "t1")]);
+        assert_eq!(workload.unwrap().identity().tenant_id.as_deref(), Some("t1"));
+        for wrong in [&[("clientID", "c9d2281e")][..], &[msi, ("clientID", "c9d2281e")]] {
+            let error = class(wrong).unwrap_err();
+            assert!(error.message.contains("clientid") && error.message.contains("workload_identity"), "{error}");
+        }
+        assert!(class(&[("AzureStorageAuthType", "azcli")]).unwrap_err().message.contains("node"));
+    }
+
+    #[test]
     fn identities_of_later_versions_are_refused_unless_switched_off() {
-        assert!(class(&[("clientID", "c9d2281e")]).unwrap_err().message.contains("clientid"));
-        assert!(class(&[("AzureStorageAuthType", "MSI")]).is_err());
+        assert!(class(&[("mountWithWorkloadIdentityToken", "true")]).is_err());
         assert!(class(&[("mountWithWorkloadIdentityToken", "false")]).is_ok());
     }
 

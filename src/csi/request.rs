@@ -5,7 +5,8 @@
 //! - container and prefix: attributes, then volume handle;
 //! - endpoint: `server`, then the Secret's `blobendpoint`, then the connection string's; else made of the account and
 //!   `storageEndpointSuffix`, `cloud`, the connection string's suffix, or the driver's cloud, in this order;
-//! - credential: what `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`).
+//! - credential: what `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`). An identity has to
+//!   be picked: a node's own is never found by itself, and never lent to an inline volume.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     blob::{Location, LocationHints},
-    credential::{Cloud, Credential},
+    credential::{AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, Trust},
     volume::{VolumeSpec, options::MountOptions},
 };
 
@@ -29,6 +30,8 @@ pub struct Defaults {
     pub driver_name: String,
     /// The cloud whose endpoints are meant where a volume says nothing.
     pub cloud: Cloud,
+    /// Who is trusted when tokens are asked for.
+    pub trust: Trust,
 }
 
 /// An account, found: where it is and how to sign for it.
@@ -51,7 +54,8 @@ impl Account {
         secrets: &BTreeMap<String, String>,
     ) -> Result<Self> {
         let account = parameters.account().or_else(|| id.and_then(|id| id.account.as_deref()));
-        let settings = Secrets::read(secrets)?.settings(account, parameters.auth_mode()?)?;
+        let secrets = Secrets::read(secrets)?;
+        let settings = secrets.settings(account, parameters.auth_mode()?)?;
         let written_suffix = match parameters.get("storageendpointsuffix") {
             Some(suffix) => Some(suffix.to_owned()),
             None => parameters.cloud()?.map(|cloud| cloud.storage_suffix().to_owned()),
@@ -63,8 +67,11 @@ impl Account {
             cloud: defaults.cloud,
             insecure: settings.insecure,
         };
-        let credential = settings.credential.unwrap_or(Credential::Anonymous);
-        Ok(Self { hints, credential })
+        let credential = match settings.credential {
+            Some(credential) => Some(credential),
+            None => identity(defaults, parameters, &secrets, settings.mode, &hints)?,
+        };
+        Ok(Self { hints, credential: credential.unwrap_or(Credential::Anonymous) })
     }
 
     /// The container `path` (`CONTAINER[/PREFIX]`) of this account.
@@ -74,6 +81,38 @@ impl Account {
     pub fn location(&self, path: &str) -> Result<Location> {
         Location::from_names(path, &self.hints).map_err(|error| Error::invalid(error.to_string()))
     }
+}
+
+/// The identity that signs in, where `mode` is one's.
+fn identity(
+    defaults: &Defaults,
+    parameters: &Parameters,
+    secrets: &Secrets,
+    mode: Option<AuthMode>,
+    hints: &LocationHints,
+) -> Result<Option<Credential>> {
+    let Some(mode) = mode else { return Ok(None) };
+    if parameters.is_ephemeral() && mode.is_identity() {
+        return Err(Error::invalid(format!(
+            "AzureStorageAuthType is {}, but the node's identity is not lent to inline volumes, which any pod may write: use a \
+             PersistentVolume, or reference a Secret (nodePublishSecretRef)",
+            mode.name()
+        )));
+    }
+    let settings = secrets.identity(IdentitySettings::new(|name| std::env::var(name).ok(), parameters.identity()));
+    let cloud = CloudHints {
+        name: parameters.get("cloud"),
+        storage_host: hints.endpoint.as_deref().or(hints.endpoint_suffix.as_deref()),
+        authority: settings.authority(),
+        environment: None,
+    };
+    // Where nothing tells, the driver's own cloud is meant.
+    let told = parameters.get("cloud").is_some()
+        || cloud.storage_host.and_then(Cloud::of_storage_host).is_some()
+        || cloud.authority.and_then(Cloud::of_authority).is_some();
+    let invalid = |error: &dyn std::error::Error| Error::invalid(error.to_string());
+    let cloud = if told { cloud.cloud().map_err(|error| invalid(&error))? } else { defaults.cloud };
+    settings.credential(mode, cloud, &defaults.trust).map_err(|error| invalid(&error))
 }
 
 /// A request to mount a volume.
@@ -151,6 +190,12 @@ impl MountRequest<'_> {
             MountOptions::parse(&written).map_err(|error| Error::invalid(error.to_string()))?;
         for warning in warnings {
             tracing::info!(volume = self.volume_id, "{warning}");
+        }
+        if options.auth.is_some() || options.cloud.is_some() || options.identity != IdentityOptions::default() {
+            return Err(Error::invalid(
+                "how to sign in, and the cloud, are attributes of a volume, not mount options: set AzureStorageAuthType, \
+                 AzureStorageIdentityClientID, ... and cloud in volumeAttributes",
+            ));
         }
         // Pods run under any user id; whom a volume is for, the pod's spec says. With it come blobfuse's modes, 0777.
         options.allow_other = true;

@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{Error, ErrorKind, Result};
 use crate::credential::{
-    self, AccountKey, AccountSettings, AuthMode, Credential, SasToken, parse_connection_string, trimmed,
+    self, AccountKey, AccountSettings, AuthMode, Credential, IdentitySettings, SasToken, parse_connection_string,
+    trimmed,
 };
 
 /// What an entry of a Secret is.
@@ -21,6 +22,10 @@ enum Entry {
     Sas,
     Endpoint,
     ConnectionString,
+    /// The secret of a service principal.
+    PrincipalSecret,
+    /// What an identity service asks for (App Service).
+    MsiSecret,
     /// Belongs to a way of signing in that this version does not have.
     OtherIdentity,
 }
@@ -41,8 +46,8 @@ const SPELLINGS: [(&str, Entry); 17] = [
     ("azurestorageblobendpoint", Entry::Endpoint),
     ("connectionstring", Entry::ConnectionString),
     ("azurestorageconnectionstring", Entry::ConnectionString),
-    ("msisecret", Entry::OtherIdentity),
-    ("azurestoragespnclientsecret", Entry::OtherIdentity),
+    ("msisecret", Entry::MsiSecret),
+    ("azurestoragespnclientsecret", Entry::PrincipalSecret),
     ("csi.storage.k8s.io/serviceaccount.tokens", Entry::OtherIdentity),
 ];
 
@@ -90,7 +95,7 @@ impl Secrets {
 
     /// The account, endpoint and credential that the Secret holds. `account` is the account known from elsewhere (the
     /// Secret's own goes before it), `mode` picks the credential where there are several: else the account key goes
-    /// before the SAS, and both before those of a connection string.
+    /// before the SAS, and both before those of a connection string. Without credential where `mode` is an identity's.
     ///
     /// # Errors
     /// `Invalid` for entries that cannot be what they are called; `NoCredential` when there is none of the kind wanted.
@@ -106,26 +111,45 @@ impl Secrets {
         if let Some((_, endpoint)) = self.entry(Entry::Endpoint) {
             settings.endpoint = Some(endpoint.to_owned());
         }
-        settings.credential = Some(self.credential(&settings, mode)?);
+        settings.mode = mode;
+        settings.credential = match mode {
+            Some(mode) if mode.is_identity() => None,
+            mode => Some(self.credential(&settings, mode)?),
+        };
         Ok(settings)
+    }
+
+    /// `settings` with what the Secret holds of an identity.
+    #[must_use]
+    pub fn identity(&self, settings: IdentitySettings) -> IdentitySettings {
+        let secret = |entry| self.entries.get(&entry).map(|(_, value)| value.clone());
+        settings.with_secrets(secret(Entry::PrincipalSecret), secret(Entry::MsiSecret))
     }
 
     fn credential(&self, settings: &AccountSettings, mode: Option<AuthMode>) -> Result<Credential> {
         if mode == Some(AuthMode::Anonymous) {
             return Ok(Credential::Anonymous);
         }
-        if let Some((name, key)) = self.entry(Entry::Key).filter(|_| mode != Some(AuthMode::Sas)) {
+        if let Some((name, key)) =
+            self.entry(Entry::Key).filter(|_| !matches!(mode, Some(AuthMode::Sas | AuthMode::ConnectionString)))
+        {
             let account = settings.account.as_deref().ok_or_else(|| {
                 Error::invalid(format!("The {name} is given, but not its account: add accountname to the Secret"))
             })?;
             return AccountKey::parse(&name, account, key).map(Credential::SharedKey).map_err(invalid);
         }
-        if let Some((name, sas)) = self.entry(Entry::Sas).filter(|_| mode != Some(AuthMode::Key)) {
+        if let Some((name, sas)) =
+            self.entry(Entry::Sas).filter(|_| !matches!(mode, Some(AuthMode::Key | AuthMode::ConnectionString)))
+        {
             return SasToken::parse(&name, sas).map(Credential::Sas).map_err(invalid);
         }
         match (&settings.credential, mode) {
-            (Some(found @ Credential::SharedKey(_)), None | Some(AuthMode::Key)) => Ok(found.clone()),
-            (Some(found @ Credential::Sas(_)), None | Some(AuthMode::Sas)) => Ok(found.clone()),
+            (Some(found @ Credential::SharedKey(_)), None | Some(AuthMode::Key | AuthMode::ConnectionString)) => {
+                Ok(found.clone())
+            }
+            (Some(found @ Credential::Sas(_)), None | Some(AuthMode::Sas | AuthMode::ConnectionString)) => {
+                Ok(found.clone())
+            }
             _ => Err(self.no_credential(mode)),
         }
     }
@@ -134,6 +158,7 @@ impl Secrets {
         let wanted = match mode {
             Some(AuthMode::Key) => "AzureStorageAuthType is key, but there is no account key",
             Some(AuthMode::Sas) => "AzureStorageAuthType is SAS, but there is no SAS",
+            Some(AuthMode::ConnectionString) => "AzureStorageAuthType is connection_string, but there is none",
             _ if self.is_empty() => "No Secret was handed in",
             _ if self.entries.keys().all(|entry| *entry == Entry::OtherIdentity) => {
                 "The Secret only holds an identity that this version cannot sign in with"

@@ -185,6 +185,7 @@ fn same_credential(a: &Credential, b: &Credential) -> bool {
             b.apply(&mut url_b);
             url_a == url_b
         }
+        (Credential::Token(a), Credential::Token(b)) => a.is_same(b),
         (Credential::Anonymous, Credential::Anonymous) => true,
         _ => false,
     }

@@ -2,11 +2,11 @@
 //!
 //! The one place that turns what the service says at mount time into what a person can do about it.
 
-use std::{error, fmt, io, path::Path};
+use std::{error, fmt, io, path::Path, time::SystemTime};
 
 use crate::{
     blob::{self, Location},
-    credential::Credential,
+    credential::{Credential, TokenError, TokenErrorKind},
     fs,
 };
 
@@ -88,6 +88,11 @@ impl Error {
 /// Kind and advice for what the service answered.
 fn judge(source: &blob::Error, location: &Location, credential: &Credential) -> (ErrorKind, String) {
     let account = location.account();
+    let token = source.source.as_deref().and_then(|below| below.downcast_ref::<TokenError>());
+    if let Some(token) = token {
+        let kind = if token.kind == TokenErrorKind::Refused { ErrorKind::Denied } else { ErrorKind::Unavailable };
+        return (kind, token.to_string());
+    }
     match source.kind {
         blob::ErrorKind::Denied => (ErrorKind::Denied, denied(source, account, credential)),
         blob::ErrorKind::ContainerNotFound => (
@@ -123,6 +128,13 @@ fn denied(source: &blob::Error, account: &str, credential: &Credential) -> Strin
         }
         (Credential::SharedKey(_), _) => {
             format!("the account key is refused; check that the Secret holds a current key of account {account:?}")
+        }
+        (Credential::Token(token), _) => format!(
+            "{} may not do this; assign it the role Storage Blob Data Contributor (or Reader) on the account or container",
+            token.describe()
+        ),
+        (Credential::Sas(token), _) if token.problem(SystemTime::now()).is_some() => {
+            token.problem(SystemTime::now()).unwrap_or_default()
         }
         (Credential::Sas(token), _) => format!(
             "the SAS is refused ({}); it must be valid now and allow to read and list this container",

@@ -3,7 +3,7 @@
 //! [`TABLE`] has a row for every option that we or blobfuse know: what it takes, what it does here, and if nothing, why.
 //! Help, docs/CONFIGURATION.md and messages are printed from it. Options written for blobfuse never break a mount; one
 //! that nobody knows does, since it is a typing error that would otherwise pass for a setting. Knows nothing of sessions,
-//! requests or credentials.
+//! requests or secrets.
 
 mod document;
 mod nearest;
@@ -18,6 +18,7 @@ pub use value::{format_bytes, parse_bytes, parse_duration};
 
 use crate::{
     blob::RequestLimits,
+    credential::{AuthMode, Cloud, IdentityOptions},
     fs::{
         APPEND_AGE_DEFAULT, Consistency, Durability, METADATA_TTL_DEFAULT, SIBLING_AGE_DEFAULT, Settings, ViewSettings,
     },
@@ -79,6 +80,12 @@ pub struct MountOptions {
     pub prefix: Option<String>,
     /// The container, where nothing else names it.
     pub container: Option<String>,
+    /// How to sign in, where that is not found by itself.
+    pub auth: Option<AuthMode>,
+    /// Which identity of Entra ID signs in.
+    pub identity: IdentityOptions,
+    /// The cloud, where neither endpoint nor environment tells.
+    pub cloud: Option<Cloud>,
     /// Shortest of the libfuse timeouts given: stands in for `metadata_ttl` where that is not said.
     kernel_timeout: Option<Duration>,
 }

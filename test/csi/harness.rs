@@ -15,7 +15,7 @@ use std::{
 use azblob_csi::{
     blob::Connections,
     cache::{Cache, CacheOptions},
-    credential::Cloud,
+    credential::{Cloud, Trust},
     csi::{
         plugin::{NodeOptions, serve_controller, serve_node},
         proto::v1::{
@@ -219,7 +219,7 @@ impl Drop for Cluster {
 }
 
 fn defaults() -> Defaults {
-    Defaults { driver_name: DRIVER.to_owned(), cloud: Cloud::default() }
+    Defaults { driver_name: DRIVER.to_owned(), cloud: Cloud::default(), trust: Trust::default() }
 }
 
 fn channel(socket: &Path) -> Channel {

@@ -28,7 +28,7 @@ use crate::{
         link::Link,
         retry::{Backoff, RequestLimits},
     },
-    credential::CredentialSlot,
+    credential::{CredentialSlot, TokenError, TokenErrorKind},
 };
 
 /// Longest body of an error that is read, in bytes: Azure's are below 1 KiB, a proxy's page may be anything.
@@ -143,6 +143,8 @@ impl Engine {
         let mut before = None;
         loop {
             let generation = self.slot.generation();
+            let credential = self.slot.current();
+            let token = credential.token_serial();
             let mut failed = match self.try_once(call, limits, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(failed) => failed,
@@ -150,9 +152,13 @@ impl Engine {
             ambiguous |= failed.again == Again::Ambiguous;
             failed.error = telling(failed.error, before.take(), deadline);
             let replaced = failed.error.kind == ErrorKind::Denied && self.slot.generation() != generation;
-            if replaced && newer_credentials < NEWER_CREDENTIALS_MAX {
-                newer_credentials += 1;
-                continue;
+            if newer_credentials < NEWER_CREDENTIALS_MAX {
+                // A refused token may be one that was revoked, or that ended early: its source is asked once more.
+                let refused = failed.error.status == Some(401) && !replaced;
+                if replaced || refused && credential.renew(token).await {
+                    newer_credentials += 1;
+                    continue;
+                }
             }
             let wait = backoff.next(failed.retry_after);
             if failed.again == Again::Never || Instant::now() + wait >= deadline {
@@ -281,6 +287,10 @@ impl Engine {
 
     /// There was no answer, or not the whole of it.
     fn not_answered(&self, call: &Call, error: azure_core::Error) -> FailedTry {
+        let below = std::error::Error::source(&error);
+        if let Some(token) = below.and_then(|below| below.downcast_ref::<TokenError>()) {
+            return self.not_signed(call, token.clone());
+        }
         let cause = std::error::Error::source(&error)
             .and_then(|below| below.downcast_ref::<TransportError>())
             .map(|transport| transport.cause);
@@ -293,6 +303,16 @@ impl Engine {
         };
         let error = Error { source: Some(Box::new(error)), ..self.bare(call, kind) };
         FailedTry { error, again, retry_after: None }
+    }
+
+    /// There is no token to sign with, so nothing was sent.
+    fn not_signed(&self, call: &Call, token: TokenError) -> FailedTry {
+        let (kind, again) = match token.kind {
+            TokenErrorKind::Refused => (ErrorKind::Denied, Again::Never),
+            TokenErrorKind::Unreachable | TokenErrorKind::Busy => (ErrorKind::Unreachable, Again::Untouched),
+        };
+        let retry_after = token.retry_after;
+        FailedTry { error: Error { source: Some(Box::new(token)), ..self.bare(call, kind) }, again, retry_after }
     }
 
     /// An error that knows only what was asked.

@@ -90,7 +90,8 @@ fn readable_url(store: &AzureStore, source: &BlobName) -> Result<Option<Url>> {
             token.apply(&mut url);
         }
         Credential::Sas(token) => token.apply(&mut url),
-        Credential::Anonymous => {}
+        // A token goes in a header of its own, anew for every try: `CredentialPolicy`.
+        Credential::Token(_) | Credential::Anonymous => {}
     }
     Ok(Some(url))
 }

@@ -15,7 +15,10 @@ use azure_core::http::{
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
-use crate::blob::{Body, Error, ErrorKind, METADATA_ENTRIES_MAX};
+use crate::{
+    blob::{Body, Error, ErrorKind, METADATA_ENTRIES_MAX},
+    credential::Trust,
+};
 
 /// Time to make a connection: TCP and TLS. Short, because a retry helps more than patience here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,9 +32,11 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const HEADERS_MAX: usize = METADATA_ENTRIES_MAX + 256;
 
 /// The HTTP client that stores share: HTTP/1.1 (one request a connection: no shared flow-control window), no
-/// redirects (a redirected signature is void), no decompression (ranges and lengths must be those of the blob).
-pub(super) fn new_client(connections: usize) -> Result<reqwest::Client, Error> {
-    reqwest::Client::builder()
+/// redirects (a redirected signature is void), no decompression (ranges and lengths must be those of the blob). Proxies are
+/// those of the environment: `https_proxy`, `no_proxy`.
+pub(super) fn new_client(connections: usize, trust: &Trust) -> Result<reqwest::Client, Error> {
+    trust
+        .apply(reqwest::Client::builder())
         .http1_only()
         .http1_max_headers(HEADERS_MAX)
         .connect_timeout(CONNECT_TIMEOUT)

@@ -9,7 +9,10 @@ use super::{
     MountOptions,
     value::{parse_duration, parse_flag, parse_id, parse_mode},
 };
-use crate::fs::{BLOCK_DIVISOR_MAX, Consistency, Durability};
+use crate::{
+    credential::{AuthMode, Cloud},
+    fs::{BLOCK_DIVISOR_MAX, Consistency, Durability},
+};
 
 /// What an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,22 @@ fn parse_divisor(text: &str) -> Result<u64, String> {
 fn deadline(text: &str) -> Result<Duration, String> {
     let asked = parse_duration(text)?;
     if asked < Duration::from_secs(1) { Err("a duration of at least 1s".to_owned()) } else { Ok(asked) }
+}
+
+/// The text, unless it is only white space.
+fn text(text: &str) -> Result<Option<String>, String> {
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn auth(text: &str) -> Result<Option<AuthMode>, String> {
+    let mode = AuthMode::find(text)
+        .ok_or("key, sas, connection_string, workload_identity, msi, spn, azcli, default or anonymous");
+    mode.map(Some).map_err(str::to_owned)
+}
+
+fn cloud(text: &str) -> Result<Option<Cloud>, String> {
+    let expected = "AzurePublicCloud, AzureUSGovernment, AzureChinaCloud or AzureGermanCloud";
+    Cloud::from_name(text).map(Some).map_err(|_| expected.to_owned())
 }
 
 /// An answer older than this would be no check any more, but a matter of `consistency` and `metadata-ttl`.
@@ -310,6 +329,104 @@ pub const TABLE: &[Row] = &[
     sets("container-name", Takes::Text, "none", "The container, where nothing else names it.", |o, v| {
         assign(&mut o.container, Ok(Some(v.to_owned())))
     }),
+    known_as(
+        sets(
+            "auth",
+            Takes::Text,
+            "found by itself",
+            "How to sign in: key, sas, connection_string, workload_identity, msi, spn, azcli, default or anonymous. Without it: a connection string, key or SAS that is set; then a service principal, workload identity or managed identity that is set; then anonymous. default asks all of these identities in turn, then the machine's own and the Azure CLI.",
+            |o, v| assign(&mut o.auth, auth(v)),
+        ),
+        &["auth-type", "auth-mode"],
+    ),
+    known_as(
+        sets(
+            "client-id",
+            Takes::Text,
+            "AZURE_CLIENT_ID",
+            "Client ID of the identity that signs in: an application, or a managed identity of this machine.",
+            |o, v| assign(&mut o.identity.id.client_id, text(v)),
+        ),
+        &["clientid", "appid", "identity-client-id"],
+    ),
+    known_as(
+        sets("object-id", Takes::Text, "none", "Object ID of the managed identity, in place of client-id.", |o, v| {
+            assign(&mut o.identity.id.object_id, text(v))
+        }),
+        &["objid", "identity-object-id"],
+    ),
+    known_as(
+        sets(
+            "resource-id",
+            Takes::Text,
+            "none",
+            "Azure resource ID of the managed identity (/subscriptions/...), in place of client-id.",
+            |o, v| assign(&mut o.identity.id.resource_id, text(v)),
+        ),
+        &["resid", "identity-resource-id"],
+    ),
+    known_as(
+        sets("tenant-id", Takes::Text, "AZURE_TENANT_ID", "Tenant of the identity that signs in.", |o, v| {
+            assign(&mut o.identity.tenant_id, text(v))
+        }),
+        &["tenantid"],
+    ),
+    sets(
+        "token-file",
+        Takes::Text,
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "File with the federated token of workload identity; read anew for every exchange.",
+        |o, v| assign(&mut o.identity.token_file, text(v).map(|file| file.map(Into::into))),
+    ),
+    sets(
+        "certificate-file",
+        Takes::Text,
+        "AZURE_CLIENT_CERTIFICATE_PATH",
+        "PEM file with certificate and RSA key of a service principal, in place of its secret; read anew for every token.",
+        |o, v| assign(&mut o.identity.certificate_file, text(v).map(|file| file.map(Into::into))),
+    ),
+    known_as(
+        sets(
+            "aad-endpoint",
+            Takes::Text,
+            "AZURE_AUTHORITY_HOST, or that of the cloud",
+            "Host of Entra ID, such as https://login.microsoftonline.us.",
+            |o, v| assign(&mut o.identity.authority, text(v)),
+        ),
+        &["aadendpoint", "authority-host"],
+    ),
+    sets(
+        "msi-endpoint",
+        Takes::Text,
+        "http://169.254.169.254",
+        "Where managed identities are asked for, if not at the machine's own identity service.",
+        |o, v| assign(&mut o.identity.msi_endpoint, text(v)),
+    ),
+    known_as(
+        sets(
+            "token-audience",
+            Takes::Text,
+            "https://storage.azure.com",
+            "Resource that tokens are made for: only custom clouds have another.",
+            |o, v| assign(&mut o.identity.audience, text(v)),
+        ),
+        &["auth-resource"],
+    ),
+    sets(
+        "cloud",
+        Takes::Text,
+        "found by endpoint, authority or AZURE_ENVIRONMENT",
+        "AzurePublicCloud, AzureUSGovernment, AzureChinaCloud or AzureGermanCloud.",
+        |o, v| assign(&mut o.cloud, cloud(v)),
+    ),
+    known_as(
+        refused(
+            "client-secret",
+            Takes::Text,
+            "everybody can read mount options; set AZURE_STORAGE_SPN_CLIENT_SECRET, or the Secret's azurestoragespnclientsecret",
+        ),
+        &["clientsecret"],
+    ),
     known_as(
         sets("read-only", Takes::Flag, "false", "The same as ro.", |o, v| assign(&mut o.read_only, parse_flag(v))),
         &[],
