@@ -15,6 +15,7 @@ use crate::{
     state::{PublicAccess, State},
 };
 
+mod bearer;
 pub(crate) mod sas;
 pub(crate) mod shared_key;
 
@@ -28,7 +29,7 @@ pub(crate) enum Grant {
     Denied,
     /// The account's key signed the request (or the emulator does not check): everything.
     Owner,
-    /// A known bearer token: everything but the free pass for copies inside the account.
+    /// A bearer token, whose roles have been checked: everything they contain, but never the free pass for copies inside the account.
     Bearer,
     /// A SAS, whose permission for the operation has been checked.
     Sas {
@@ -68,8 +69,7 @@ pub(crate) fn authorize(state: &State, settings: &Settings, call: &Call) -> Resu
             "SharedKey" | "SharedKeyLite" => {
                 shared_key::verify(call, credential, &account.keys, scheme == "SharedKeyLite").map(|()| Grant::Owner)
             }
-            "Bearer" if settings.bearer_tokens.iter().any(|token| token == credential) => Ok(Grant::Bearer),
-            "Bearer" => Err(challenge(Code::InvalidAuthenticationInfo)),
+            "Bearer" => bearer::verify(state, settings, call, credential),
             _ => Err(ServiceError::from(Code::InvalidAuthenticationInfo).with_status(StatusCode::BAD_REQUEST)),
         };
     }
@@ -98,17 +98,22 @@ fn anonymous(state: &State, settings: &Settings, call: &Call) -> Result<Grant, S
     if allowed {
         Ok(Grant::Anonymous)
     } else if call.version() >= CHALLENGE_VERSION {
-        Err(challenge(Code::NoAuthenticationInformation))
+        Err(challenge(state, call, Code::NoAuthenticationInformation))
     } else {
         Err(Code::ResourceNotFound.into())
     }
 }
 
-fn challenge(code: Code) -> ServiceError {
+/// 401 with the authority and the tenant that a token has to come from.
+fn challenge(state: &State, call: &Call, code: Code) -> ServiceError {
+    let tenant = state.directory.as_ref().and_then(|directory| directory.lock().storage_tenant.clone());
+    let authority = bearer::cloud_of(call).unwrap_or_default().authority_host();
     ServiceError::from(code).header(
         "www-authenticate",
-        "Bearer authorization_uri=https://login.microsoftonline.com/common/oauth2/authorize \
-         resource_id=https://storage.azure.com",
+        format!(
+            "Bearer authorization_uri=https://{authority}/{}/oauth2/authorize resource_id=https://storage.azure.com",
+            tenant.as_deref().unwrap_or("common")
+        ),
     )
 }
 

@@ -142,6 +142,8 @@ pub(crate) struct Call {
     pub(crate) request_id: Arc<str>,
     /// Whether the account has a hierarchical namespace.
     pub(crate) hierarchical: bool,
+    /// Whether it came over TLS; set where the connection is known.
+    pub(crate) secure: bool,
     /// What authentication found; set before a handler runs.
     pub(crate) grant: Grant,
 }
@@ -185,6 +187,7 @@ impl Call {
             now,
             request_id,
             hierarchical,
+            secure: false,
             grant: Grant::Denied,
         })
     }

@@ -182,6 +182,7 @@ fn source_call(call: &Call, url: &str) -> Result<Call, ServiceError> {
         now: call.now,
         request_id: Arc::clone(&call.request_id),
         hierarchical: call.hierarchical,
+        secure: call.secure,
         grant: Grant::Denied,
     })
 }

@@ -1,18 +1,12 @@
 //! The emulator as a value: started by a test or a demo, looked into and turned while it runs, gone with its drop.
 //! Must not know HTTP.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, mpsc},
-    thread,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Handle};
 
 use crate::{
     blob::{Blob, Block, ContentHeaders, Kind},
@@ -22,13 +16,11 @@ use crate::{
     faults::FaultRule,
     hierarchy::shown_metadata,
     lease::Lease,
+    running::Running,
     server::{Service, serve},
     settings::Settings,
     state::{Account, Container, DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, PublicAccess, Stamps, State},
 };
-
-/// Longest wait for connections to end when the emulator stops. Nothing they do is worth more.
-const STOP_WAIT: Duration = Duration::from_millis(200);
 
 /// Why an emulator cannot be started or changed.
 #[derive(Debug, Error)]
@@ -57,32 +49,9 @@ pub enum EmulatorError {
 
 /// A running emulator.
 pub struct Emulator {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     address: SocketAddr,
     running: Running,
-}
-
-/// What runs it, and ends it when dropped.
-enum Running {
-    Thread(Option<oneshot::Sender<()>>, Option<thread::JoinHandle<()>>),
-    Task(JoinHandle<()>),
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        match self {
-            Self::Thread(stop, thread) => {
-                if let Some(stop) = stop.take() {
-                    // The thread may have ended by itself; then nobody receives this.
-                    let _ = stop.send(());
-                }
-                if let Some(thread) = thread.take() {
-                    let _ = thread.join();
-                }
-            }
-            Self::Task(task) => task.abort(),
-        }
-    }
 }
 
 impl std::fmt::Debug for Emulator {
@@ -107,37 +76,14 @@ impl Emulator {
     pub fn start_at(address: SocketAddr, settings: Settings) -> Result<Self, EmulatorError> {
         let (listener, address) = listen(address)?;
         let service = new_service(settings);
-        let (stop, stopped) = oneshot::channel();
-        let (failed, failure) = mpsc::channel();
         let shared = Arc::clone(&service);
-        let thread = thread::Builder::new().name("blob-emulator".to_owned()).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8)))
-                .thread_name("blob-emulator")
-                .enable_all()
-                .build();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let _ = failed.send(error);
-                    return;
-                }
-            };
-            drop(failed);
-            runtime.block_on(async move {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => tokio::select! { () = serve(listener, shared) => {}, _ = stopped => {} },
-                    Err(error) => tracing::error!(%error, "cannot use the listening socket"),
-                }
-            });
-            runtime.shutdown_timeout(STOP_WAIT);
+        let running = Running::on_threads("blob-emulator", move || async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => serve(listener, shared).await,
+                Err(error) => tracing::error!(%error, "cannot use the listening socket"),
+            }
         });
-        let thread = thread.map_err(EmulatorError::Runtime)?;
-        let running = Running::Thread(Some(stop), Some(thread));
-        match failure.recv() {
-            Ok(error) => Err(EmulatorError::Runtime(error)),
-            Err(mpsc::RecvError) => Ok(Self { service, address, running }),
-        }
+        Ok(Self { service, address, running: running.map_err(EmulatorError::Runtime)? })
     }
 
     /// Starts one on a runtime that is there. Connections end with that runtime.
@@ -485,7 +431,7 @@ impl Emulator {
     fn with_account<T>(&self, act: impl FnOnce(&mut Account, &mut Stamps, time::OffsetDateTime) -> T) -> T {
         let now = self.service.now();
         let mut state = self.service.state.lock();
-        let State { accounts, stamps } = &mut *state;
+        let State { accounts, stamps, .. } = &mut *state;
         let account = accounts.entry(DEVELOPMENT_ACCOUNT.to_owned()).or_insert_with(|| Account::new(DEVELOPMENT_KEY));
         act(account, stamps, now)
     }
@@ -508,7 +454,11 @@ impl Emulator {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), EmulatorError> {
+/// A socket that listens, and its address.
+///
+/// # Errors
+/// [`EmulatorError::Listen`].
+pub(crate) fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), EmulatorError> {
     let failed = |source| EmulatorError::Listen { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
@@ -518,7 +468,7 @@ fn listen(address: SocketAddr) -> Result<(std::net::TcpListener, SocketAddr), Em
 
 fn new_service(settings: Settings) -> Arc<Service> {
     let accounts = [(DEVELOPMENT_ACCOUNT.to_owned(), Account::new(DEVELOPMENT_KEY))].into();
-    let state = State { accounts, stamps: Stamps::new(time::OffsetDateTime::now_utc()) };
+    let state = State { accounts, stamps: Stamps::new(time::OffsetDateTime::now_utc()), directory: None };
     Arc::new(Service::new(state, settings))
 }
 

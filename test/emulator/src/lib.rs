@@ -4,7 +4,8 @@
 //! ```text
 //! emulator, control, main       start it, turn its knobs, look inside
 //!   server                      accept, pace, authorise, inject faults, read bodies, count
-//!     auth (shared_key, sas)    who may do what
+//!     auth (shared_key, sas, bearer)
+//!                               who may do what
 //!     operation, call, query    what is asked
 //!     blob (block, append, page, read, properties), copy, list, container, lease, conditions
 //!                               what the service does
@@ -15,6 +16,8 @@
 //!     answer, error, xml, date  what it says
 //!   settings, faults, counters, connection
 //!                               the knobs and what they turn
+//! identity                      a fake Entra ID over TLS, whose tokens the emulator takes: see there
+//! running                       the thread or task under a server
 //! conformance                   requests and expected answers, for this emulator and for any other server
 //! ```
 
@@ -37,10 +40,12 @@ mod emulator;
 mod error;
 mod faults;
 mod hierarchy;
+mod identity;
 mod lease;
 mod list;
 mod operation;
 mod query;
+mod running;
 mod server;
 mod settings;
 mod state;
@@ -49,6 +54,10 @@ mod xml;
 pub use counters::{CountersView, OperationCounters, RequestRecord};
 pub use emulator::{Emulator, EmulatorError};
 pub use faults::{FaultKind, FaultRule};
+pub use identity::{
+    Application, ClientCertificate, Cloud, Cluster, IdentityError, IdentityFault, IdentityFaultKind, IdentityRequest,
+    IdentityService, IdentityServices, Leaf, Role, Tenant, subject_of,
+};
 pub use operation::Operation;
 pub use settings::{Settings, parse_rate};
 pub use state::{DEVELOPMENT_ACCOUNT, DEVELOPMENT_KEY, PublicAccess};

@@ -2,7 +2,7 @@
 //! Must not know what an operation means.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -15,7 +15,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use md5::{Digest as _, Md5};
 use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -30,6 +33,7 @@ use crate::{
     dfs,
     error::{Code, ServiceError},
     faults::{FaultKind, Faults},
+    identity::{Door, account_of},
     list,
     operation::Operation,
     settings::Settings,
@@ -99,7 +103,8 @@ pub(crate) async fn serve(listener: TcpListener, service: Arc<Service>) {
                 service.counters.connected();
                 let state = Arc::new(ConnectionState::default());
                 let stream = Connection::new(stream, Arc::clone(&service.rates), Arc::clone(&state));
-                tokio::spawn(serve_connection(stream, state, peer, Arc::clone(&service)));
+                let arrival = Arrival { peer: peer.ip(), connection: state, door: None };
+                tokio::spawn(serve_connection(stream, arrival, Arc::clone(&service)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -109,10 +114,25 @@ pub(crate) async fn serve(listener: TcpListener, service: Arc<Service>) {
     }
 }
 
-async fn serve_connection(stream: Connection, state: Arc<ConnectionState>, peer: SocketAddr, service: Arc<Service>) {
+/// How requests of a connection get here.
+#[derive(Clone)]
+pub(crate) struct Arrival {
+    /// The client.
+    pub(crate) peer: IpAddr,
+    /// The TCP connection.
+    pub(crate) connection: Arc<ConnectionState>,
+    /// The door of the identity services that it came through, if it did.
+    pub(crate) door: Option<Door>,
+}
+
+/// Serves the requests of one connection until it ends.
+pub(crate) async fn serve_connection<S>(stream: S, arrival: Arrival, service: Arc<Service>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let handler = service_fn(move |request| {
-        let (service, state) = (Arc::clone(&service), Arc::clone(&state));
-        async move { Exchange { service, connection: state, peer: peer.ip() }.run(request).await }
+        let (service, arrival) = (Arc::clone(&service), arrival.clone());
+        async move { answer(service, arrival, request).await }
     });
     let outcome = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -125,11 +145,27 @@ async fn serve_connection(stream: Connection, state: Arc<ConnectionState>, peer:
     }
 }
 
+/// Answers one request.
+///
+/// # Errors
+/// [`Cut`]: the connection is to end.
+pub(crate) async fn answer(
+    service: Arc<Service>,
+    arrival: Arrival,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Cut> {
+    let note = arrival.door.as_ref().map(|door| door.note(&request));
+    let outcome = Exchange { service, arrival }.run(request).await;
+    if let Some(note) = note {
+        note.answered(outcome.as_ref().map_or(0, |response| response.status().as_u16()));
+    }
+    outcome
+}
+
 /// One request on its connection.
 struct Exchange {
     service: Arc<Service>,
-    connection: Arc<ConnectionState>,
-    peer: IpAddr,
+    arrival: Arrival,
 }
 
 impl Exchange {
@@ -151,9 +187,12 @@ impl Exchange {
         let host_account = self.host_account(&parts.headers, &parts.uri);
         let now = self.service.now();
         let id = Arc::clone(&request_id);
-        let call = Call::parse(&parts, host_account.as_deref(), self.peer, now, id, settings.hierarchical);
+        let call = Call::parse(&parts, host_account.as_deref(), self.arrival.peer, now, id, settings.hierarchical);
         match call {
-            Ok(call) => self.handle(call, body, &settings).await,
+            Ok(mut call) => {
+                call.secure = self.arrival.door.as_ref().is_some_and(Door::is_secure);
+                self.handle(call, body, &settings).await
+            }
             Err(error) => {
                 let bytes_in = drain(body).await;
                 let answer = Answer::refusal(&error, parts.method == Method::HEAD, false, &request_id, now);
@@ -167,8 +206,9 @@ impl Exchange {
     fn host_account(&self, headers: &hyper::HeaderMap, uri: &hyper::Uri) -> Option<String> {
         let host = headers.get("host").and_then(|host| host.to_str().ok()).or_else(|| uri.host())?;
         let (first, rest) = host.split_once('.')?;
-        let known = !rest.is_empty() && self.service.state.lock().accounts.contains_key(first);
-        known.then(|| first.to_owned())
+        let account = account_of(first);
+        let known = !rest.is_empty() && self.service.state.lock().accounts.contains_key(account);
+        known.then(|| account.to_owned())
     }
 
     fn send_plan(&self) -> SendPlan {
@@ -176,7 +216,7 @@ impl Exchange {
             cut_after: None,
             stall: None,
             counters: Arc::clone(&self.service.counters),
-            connection: Arc::clone(&self.connection),
+            connection: Arc::clone(&self.arrival.connection),
         }
     }
 
@@ -184,7 +224,7 @@ impl Exchange {
         let head = call.method == Method::HEAD;
         let fault = self.service.faults.lock().strike(call.operation, call.blob_name());
         if fault == Some(FaultKind::ResetConnection) {
-            self.connection.reset.store(true, Ordering::Relaxed);
+            self.arrival.connection.reset.store(true, Ordering::Relaxed);
             self.record(Some(&call), None, "", 0, settings);
             return Err(Cut);
         }

@@ -37,7 +37,7 @@ pub struct Settings {
     pub rename_changes_etag: bool,
     /// Paths that one request of a paginated recursive delete looks at. `None`: all of them.
     pub delete_paths_max: Option<usize>,
-    /// Bearer tokens that are accepted, each with full rights.
+    /// Bearer tokens that are accepted over TLS, each with full rights.
     pub bearer_tokens: Vec<String>,
     /// How far the service's clock is ahead: leases and SAS expire without waiting.
     #[serde(with = "duration")]

@@ -1,6 +1,6 @@
 //! Everything that the emulator holds: accounts, containers, blobs. Plain data and lookups; must not know HTTP.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::StatusCode;
 use time::OffsetDateTime;
@@ -11,6 +11,7 @@ use crate::{
     call::{Call, Metadata},
     date,
     error::{Code, ServiceError},
+    identity::Directory,
     lease::Lease,
 };
 
@@ -139,6 +140,8 @@ impl Stamps {
 pub(crate) struct State {
     pub(crate) accounts: BTreeMap<String, Account>,
     pub(crate) stamps: Stamps,
+    /// Whose tokens are accepted, once there are identity services.
+    pub(crate) directory: Option<Arc<Directory>>,
 }
 
 impl State {
@@ -147,7 +150,7 @@ impl State {
     /// # Errors
     /// `ContainerNotFound`, `ContainerBeingDeleted`.
     pub(crate) fn container(&mut self, call: &Call) -> Result<(&mut Container, &mut Stamps), ServiceError> {
-        let Self { accounts, stamps } = self;
+        let Self { accounts, stamps, .. } = self;
         let name = call.container_name();
         let account =
             accounts.get_mut(&call.resource.account).ok_or_else(|| ServiceError::from(Code::ResourceNotFound))?;

@@ -99,12 +99,11 @@ fn the_name_of_a_deleted_container_stays_taken_as_long_as_the_knob_says() {
 }
 
 #[test]
-fn bearer_tokens_and_public_containers_follow_the_settings() {
+fn a_bearer_token_without_tls_is_refused_and_public_containers_follow_the_settings() {
     let emulator = start(Settings { bearer_tokens: vec!["token-1".into()], ..Settings::default() });
     emulator.put("box", "a", "secretless", &[]).unwrap();
     let read = |headers: &str| send(&emulator, "GET", "/devstoreaccount1/box/a", headers, "");
-    assert!(read("authorization: Bearer token-1\r\n").ends_with("secretless"));
-    assert!(read("authorization: Bearer token-2\r\n").starts_with("HTTP/1.1 401"));
+    assert!(read("authorization: Bearer token-1\r\n").starts_with("HTTP/1.1 403"));
     assert!(read("").contains("x-ms-error-code: ResourceNotFound"));
     emulator.set_public_access("box", PublicAccess::Blob).unwrap();
     assert!(read("").ends_with("secretless"));

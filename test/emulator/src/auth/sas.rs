@@ -44,7 +44,7 @@ pub(crate) fn verify(call: &Call, account: &Account) -> Result<Grant, ServiceErr
         if own.is_empty() { policy.map(|policy| stored(policy).clone()).unwrap_or_default() } else { own.to_owned() }
     };
     check_time(&merged("st", |policy| &policy.start), &merged("se", |policy| &policy.expiry), call.now)?;
-    check_origin(get("sip"), get("spr"), call.peer)?;
+    check_origin(get("sip"), get("spr"), call)?;
     let permissions = merged("sp", |policy| &policy.permissions);
     if for_account {
         check_account_scope(get("ss"), get("srt"), call.operation)?;
@@ -126,8 +126,8 @@ fn check_time(start: &str, expiry: &str, now: OffsetDateTime) -> Result<(), Serv
     Ok(())
 }
 
-fn check_origin(addresses: &str, protocols: &str, peer: IpAddr) -> Result<(), ServiceError> {
-    if protocols == "https" {
+fn check_origin(addresses: &str, protocols: &str, call: &Call) -> Result<(), ServiceError> {
+    if protocols == "https" && !call.secure {
         return Err(Code::AuthorizationProtocolMismatch.into());
     }
     if addresses.is_empty() {
@@ -136,7 +136,7 @@ fn check_origin(addresses: &str, protocols: &str, peer: IpAddr) -> Result<(), Se
     let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
     let range = first.parse::<Ipv4Addr>().and_then(|first| Ok((first, last.parse::<Ipv4Addr>()?)));
     let Ok((first, last)) = range else { return Err(failed(format!("sip is no address or range: '{addresses}'"))) };
-    match peer {
+    match call.peer {
         IpAddr::V4(peer) if (first..=last).contains(&peer) => Ok(()),
         _ => Err(Code::AuthorizationSourceIPMismatch.into()),
     }

@@ -1,0 +1,184 @@
+//! What the fake Entra ID knows: tenants, their applications with their credentials, and who may do what with the storage
+//! accounts. Plain data and lookups; must not know HTTP.
+
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::identity::{
+    IdentityError,
+    cloud::Cloud,
+    token::{Jwt, SigningKey, uuid_of},
+};
+
+/// Life of a token unless a test says otherwise: what Entra ID gives to applications, near enough.
+const TOKEN_LIFE: Duration = Duration::from_secs(3599);
+
+/// The audience that federated credentials expect unless they say otherwise.
+pub(crate) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// A role of the data plane, as assigned to a principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Storage Blob Data Reader.
+    BlobDataReader,
+    /// Storage Blob Data Contributor.
+    BlobDataContributor,
+    /// Storage Blob Data Owner: also access control.
+    BlobDataOwner,
+    /// Storage Blob Delegator: keys for user-delegation SAS, nothing else.
+    BlobDelegator,
+    /// Storage Account Key Operator Service Role: listing the account's keys at Resource Manager.
+    AccountKeyOperator,
+    /// Key Vault Secrets User.
+    KeyVaultSecretsUser,
+}
+
+/// Everything, behind a mutex that is held for lookups and never across an await.
+pub(crate) struct Directory {
+    /// The key of all tenants.
+    pub(crate) key: SigningKey,
+    /// The key of all clusters, made when the first one is.
+    cluster_key: OnceLock<SigningKey>,
+    inner: Mutex<Inner>,
+}
+
+/// What the directory holds.
+pub(crate) struct Inner {
+    pub(crate) tenants: BTreeMap<String, Tenant>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) token_life: Duration,
+    /// Tenant of the storage accounts; without it tokens of every tenant of the right cloud are theirs.
+    pub(crate) storage_tenant: Option<String>,
+    /// Clusters whose keys can be fetched.
+    pub(crate) clusters: Vec<String>,
+}
+
+/// A tenant.
+#[derive(Default)]
+pub(crate) struct Tenant {
+    pub(crate) cloud: Cloud,
+    pub(crate) applications: BTreeMap<String, Application>,
+}
+
+/// An application, or a user-assigned identity: both are a service principal with a client id.
+#[derive(Clone, Default)]
+pub(crate) struct Application {
+    /// Secrets, each with its end.
+    pub(crate) secrets: Vec<(String, Option<OffsetDateTime>)>,
+    pub(crate) federated: Vec<Federated>,
+    /// Certificates, in DER.
+    pub(crate) certificates: Vec<Vec<u8>>,
+}
+
+/// A federated identity credential.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Federated {
+    pub(crate) issuer: String,
+    pub(crate) subject: String,
+    pub(crate) audience: String,
+}
+
+/// A role assignment.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Object id or client id.
+    pub(crate) principal: String,
+    pub(crate) role: Role,
+    /// Only this container.
+    pub(crate) container: Option<String>,
+}
+
+impl Directory {
+    /// One without tenants.
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`].
+    pub(crate) fn new() -> Result<Self, IdentityError> {
+        Ok(Self {
+            key: SigningKey::generate()?,
+            cluster_key: OnceLock::new(),
+            inner: Mutex::new(Inner {
+                tenants: BTreeMap::new(),
+                grants: Vec::new(),
+                token_life: TOKEN_LIFE,
+                storage_tenant: None,
+                clusters: Vec::new(),
+            }),
+        })
+    }
+
+    /// Its content.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// The key of the clusters.
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`].
+    pub(crate) fn cluster_key(&self) -> Result<&SigningKey, IdentityError> {
+        if self.cluster_key.get().is_none() {
+            // Whoever comes second keeps the first one's key.
+            let _ = self.cluster_key.set(SigningKey::generate()?);
+        }
+        self.cluster_key.get().ok_or(IdentityError::Key)
+    }
+
+    /// Whether one of the clusters has signed a token.
+    pub(crate) fn cluster_signed(&self, token: &Jwt) -> bool {
+        self.cluster_key.get().is_some_and(|key| key.signed(token))
+    }
+
+    /// Issues an access token, and says how long it lives.
+    pub(crate) fn issue(&self, tenant: &str, cloud: Cloud, client_id: &str, audience: &str) -> (String, Duration) {
+        let life = self.lock().token_life;
+        let (issued, object_id) = (OffsetDateTime::now_utc().unix_timestamp(), object_id_of(client_id));
+        let issuer = format!("{}/{tenant}/", cloud.names().token_issuer);
+        let claims = json!({
+            "aud": audience, "iss": issuer, "idp": issuer, "iat": issued, "nbf": issued,
+            "exp": issued + life.as_secs() as i64, "aio": uuid_of(&issued.to_string()),
+            "appid": client_id, "appidacr": "2", "idtyp": "app", "oid": object_id, "sub": object_id, "tid": tenant,
+            "rh": "0.", "uti": uuid::Uuid::new_v4().simple().to_string(), "ver": "1.0",
+        });
+        (self.key.sign(&claims), life)
+    }
+
+    /// Verifies an access token that one of the tenants has issued.
+    ///
+    /// # Errors
+    /// What the services say of such a token, in their words.
+    pub(crate) fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Value, &'static str> {
+        let token = Jwt::parse(token).ok_or("IDX12741: JWT must have three segments (JWS) or five segments (JWE).")?;
+        if !self.key.signed(&token) {
+            return Err("Signature validation failed. Signature verification failed.");
+        }
+        match (token.time("nbf"), token.time("exp")) {
+            (Some(begin), _) if now < begin - time::Duration::minutes(5) => {
+                Err("Lifetime validation failed. The token is not yet valid.")
+            }
+            (_, Some(end)) if now < end => Ok(token.claims),
+            _ => Err("Lifetime validation failed. The token is expired."),
+        }
+    }
+}
+
+impl Inner {
+    /// Roles of a principal, named by the claims of its token, on a container (or on the account).
+    pub(crate) fn roles(&self, claims: &Value, container: Option<&str>) -> Vec<Role> {
+        let is = |principal: &str| ["oid", "appid"].iter().any(|name| claims[name].as_str() == Some(principal));
+        let reaches = |only: &Option<String>| only.is_none() || only.as_deref() == container;
+        self.grants
+            .iter()
+            .filter(|grant| is(&grant.principal) && reaches(&grant.container))
+            .map(|grant| grant.role)
+            .collect()
+    }
+}
+
+/// The object id of the service principal of a client id.
+pub(crate) fn object_id_of(client_id: &str) -> String {
+    uuid_of(&format!("principal of {client_id}"))
+}
