@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod bearer;
+pub(crate) mod delegation;
 pub(crate) mod sas;
 pub(crate) mod shared_key;
 
@@ -30,7 +31,12 @@ pub(crate) enum Grant {
     /// The account's key signed the request (or the emulator does not check): everything.
     Owner,
     /// A bearer token, whose roles have been checked: everything they contain, but never the free pass for copies inside the account.
-    Bearer,
+    Bearer {
+        /// Object id of the principal; empty for a token of the settings.
+        object_id: String,
+        /// Its tenant.
+        tenant: String,
+    },
     /// A SAS, whose permission for the operation has been checked.
     Sas {
         /// Its permission letters.
@@ -46,7 +52,7 @@ impl Grant {
     /// Whether an existing blob may be replaced: the letter `c` of a SAS only creates.
     pub(crate) fn may_overwrite(&self) -> bool {
         match self {
-            Self::Owner | Self::Bearer => true,
+            Self::Owner | Self::Bearer { .. } => true,
             Self::Sas { permissions, .. } => permissions.contains('w'),
             Self::Denied | Self::Anonymous => false,
         }
@@ -61,11 +67,17 @@ pub(crate) fn authorize(state: &State, settings: &Settings, call: &Call) -> Resu
     if !settings.auth {
         return Ok(Grant::Owner);
     }
+    if settings.firewall {
+        return Err(Code::AuthorizationFailure.into());
+    }
     let account =
         state.accounts.get(&call.resource.account).ok_or_else(|| ServiceError::from(Code::ResourceNotFound))?;
     if let Some(text) = call.header("authorization")? {
         let (scheme, credential) = text.split_once(' ').unwrap_or((text, ""));
         return match scheme {
+            "SharedKey" | "SharedKeyLite" if !settings.shared_key_access => {
+                Err(Code::KeyBasedAuthenticationNotPermitted.into())
+            }
             "SharedKey" | "SharedKeyLite" => {
                 shared_key::verify(call, credential, &account.keys, scheme == "SharedKeyLite").map(|()| Grant::Owner)
             }
@@ -74,7 +86,7 @@ pub(crate) fn authorize(state: &State, settings: &Settings, call: &Call) -> Resu
         };
     }
     if call.query.get("sig").is_some() {
-        return sas::verify(call, account);
+        return sas::verify(state, settings, call, account);
     }
     anonymous(state, settings, call)
 }

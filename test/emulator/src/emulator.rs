@@ -154,13 +154,14 @@ impl Emulator {
     /// Gives the default account a new random key and returns it. The old one stops working at once.
     #[must_use]
     pub fn rotate_key(&self) -> String {
-        let bytes: Vec<u8> = (0..4).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
-        let key = STANDARD.encode(bytes);
-        let mut state = self.service.state.lock();
-        if let Some(account) = state.accounts.get_mut(DEVELOPMENT_ACCOUNT) {
-            account.keys = [key.clone(), key.clone()];
-        }
+        let key = random_key();
+        self.set_keys([key.clone(), key.clone()]);
         key
+    }
+
+    /// Gives the default account these two keys, in base64. The old ones stop working at once.
+    pub fn set_keys(&self, keys: [String; 2]) {
+        self.with_account(|account, _, _| account.keys = keys);
     }
 
     /// Creates a container of the default account, if it is not there yet.
@@ -452,6 +453,12 @@ impl Emulator {
     fn with_blob<T>(&self, container: &str, name: &str, look: impl FnOnce(&Blob) -> T) -> Option<T> {
         self.with_container(container, |container, _, _| container.blobs.get(name).map(look)).ok().flatten()
     }
+}
+
+/// A new account key, in base64.
+pub(crate) fn random_key() -> String {
+    let bytes: Vec<u8> = (0..4).flat_map(|_| uuid::Uuid::new_v4().into_bytes()).collect();
+    STANDARD.encode(bytes)
 }
 
 /// A socket that listens, and its address.

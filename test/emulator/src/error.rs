@@ -58,6 +58,7 @@ codes! {
     InvalidSourceOrDestinationResourceType 409 "Source and destination are not of one sort.";
     InvalidUri 400 "The path of the request cannot be decoded.";
     InvalidXmlDocument 400 "The body is not the XML document that the operation needs.";
+    KeyBasedAuthenticationNotPermitted 403 "The account does not allow its keys to be used.";
     LeaseAlreadyPresent 409 "The resource is leased already.";
     LeaseIdMismatchWithBlobOperation 412 "The lease of the blob has another id.";
     LeaseIdMismatchWithContainerOperation 412 "The lease of the container has another id.";

@@ -1,5 +1,6 @@
-//! A fake of the services that hand out and check identities, beside an [`Emulator`] that accepts their tokens: Entra ID for
-//! all clouds, reached over real TLS through a proxy under Azure's own host names. Must not know the driver.
+//! Fakes of the services that hand out and check identities, beside an [`Emulator`] that accepts their tokens: Entra ID,
+//! Resource Manager and Key Vault of all clouds, reached over real TLS through a proxy under Azure's own host names, and the
+//! endpoints of managed identities. Must not know the driver.
 //!
 //! ```text
 //! IdentityServices (tenant: Tenant, Application, Cluster)     what tests describe and look at
@@ -7,6 +8,8 @@
 //!   certificates                                              the test's own certificate authority
 //!     services (message, faults, record)                      one request and its answer
 //!       entra (assertion, refusal), discovery                 tokens for applications
+//!       managed, machine                                      tokens for managed identities
+//!       arm, key_vault (bearer)                               what else takes the tokens
 //!         directory, token, cloud                             what is known, what is signed, what is called how
 //! ```
 
@@ -22,7 +25,9 @@ use crate::{
     state::DEVELOPMENT_ACCOUNT,
 };
 
+mod arm;
 mod assertion;
+mod bearer;
 mod certificates;
 mod cloud;
 mod directory;
@@ -30,6 +35,9 @@ mod discovery;
 mod door;
 mod entra;
 mod faults;
+mod key_vault;
+mod machine;
+mod managed;
 mod message;
 mod proxy;
 mod record;
@@ -42,6 +50,8 @@ pub use certificates::{ClientCertificate, Leaf};
 pub use cloud::{Cloud, IdentityService};
 pub use directory::Role;
 pub use faults::{IdentityFault, IdentityFaultKind};
+pub use key_vault::Vault;
+pub use machine::{Machine, ManagedIdentity};
 pub use record::IdentityRequest;
 pub use tenant::{Application, Cluster, Tenant, subject_of};
 
@@ -83,6 +93,7 @@ pub struct IdentityServices {
     services: Arc<Services>,
     proxy: SocketAddr,
     tls: SocketAddr,
+    local: SocketAddr,
     ca_file: NamedTempFile,
     _running: Running,
 }
@@ -103,29 +114,39 @@ impl IdentityServices {
         let authority = TestAuthority::generate()?;
         let ca_file = tempfile::Builder::new().prefix("test-ca-").suffix(".pem").tempfile()?;
         std::fs::write(ca_file.path(), authority.pem())?;
+        let arc_key = uuid::Uuid::new_v4().to_string();
+        let arc_key_file = tempfile::Builder::new().prefix("arc-").suffix(".key").tempfile()?;
+        std::fs::write(arc_key_file.path(), &arc_key)?;
         let services = Arc::new(Services {
             directory: Arc::clone(&directory),
             authority,
             records: Arc::new(Records::default()),
             faults: IdentityFaults::default(),
+            header: uuid::Uuid::new_v4().to_string(),
+            arc_key: arc_key.clone(),
+            arc_key_file,
             storage: Arc::clone(&emulator.service),
             names: parking_lot::Mutex::default(),
         });
         let (proxy_socket, proxy) = listen(loopback())?;
         let (tls_socket, tls) = listen(loopback())?;
+        let (local_socket, local) = listen(loopback())?;
         let shared = Arc::clone(&services);
         let running = Running::on_threads("identity", move || async move {
-            let sockets =
-                TcpListener::from_std(proxy_socket).and_then(|one| Ok((one, TcpListener::from_std(tls_socket)?)));
+            let sockets = [proxy_socket, tls_socket, local_socket].map(TcpListener::from_std);
             match sockets {
-                Ok((one, other)) => {
-                    tokio::join!(proxy::serve_proxy(one, Arc::clone(&shared)), proxy::serve_tls(other, shared));
+                [Ok(proxied), Ok(tls), Ok(local)] => {
+                    tokio::join!(
+                        proxy::serve_proxy(proxied, Arc::clone(&shared)),
+                        proxy::serve_tls(tls, Arc::clone(&shared)),
+                        proxy::serve_local(local, shared)
+                    );
                 }
-                Err(error) => tracing::error!(%error, "cannot use the listening sockets"),
+                _ => tracing::error!("cannot use the listening sockets"),
             }
         })?;
         emulator.service.state.lock().directory = Some(directory);
-        Ok(Self { services, proxy, tls, ca_file, _running: running })
+        Ok(Self { services, proxy, tls, local, ca_file, _running: running })
     }
 
     /// The proxy, as `https_proxy` takes it: `http://127.0.0.1:PORT`. Behind it all host names of Azure are these services.
@@ -158,6 +179,24 @@ impl IdentityServices {
         self.tls
     }
 
+    /// The instance metadata service: stands for `http://169.254.169.254`.
+    #[must_use]
+    pub fn imds_url(&self) -> String {
+        format!("http://{}", self.local)
+    }
+
+    /// App Service's endpoint and its secret, for IDENTITY_ENDPOINT and IDENTITY_HEADER.
+    #[must_use]
+    pub fn app_service(&self) -> (String, String) {
+        (format!("http://{}{}", self.local, managed::APP_SERVICE_PATH), self.services.header.clone())
+    }
+
+    /// Azure Arc's endpoint, for IDENTITY_ENDPOINT (IMDS_ENDPOINT must be set beside it).
+    #[must_use]
+    pub fn arc_endpoint(&self) -> String {
+        format!("http://{}{}", self.local, managed::ARC_PATH)
+    }
+
     /// Adds a tenant of the public cloud.
     #[must_use]
     pub fn tenant(&self, id: &str) -> Tenant {
@@ -176,6 +215,12 @@ impl IdentityServices {
     /// [`IdentityError::Key`].
     pub fn cluster(&self, issuer: &str) -> Result<Cluster, IdentityError> {
         Cluster::open(&self.services.directory, issuer)
+    }
+
+    /// Adds a vault, in every cloud.
+    #[must_use]
+    pub fn vault(&self, name: &str) -> Vault {
+        Vault::open(&self.services.directory, name)
     }
 
     /// Assigns a role to a principal (object id or client id) for everything.

@@ -4,7 +4,7 @@
 //! ```text
 //! emulator, control, main       start it, turn its knobs, look inside
 //!   server                      accept, pace, authorise, inject faults, read bodies, count
-//!     auth (shared_key, sas, bearer)
+//!     auth (shared_key, sas, bearer, delegation)
 //!                               who may do what
 //!     operation, call, query    what is asked
 //!     blob (block, append, page, read, properties), copy, list, container, lease, conditions
@@ -16,7 +16,7 @@
 //!     answer, error, xml, date  what it says
 //!   settings, faults, counters, connection
 //!                               the knobs and what they turn
-//! identity                      a fake Entra ID over TLS, whose tokens the emulator takes: see there
+//! identity                      the services that hand out tokens, keys and secrets, over TLS: see there
 //! running                       the thread or task under a server
 //! conformance                   requests and expected answers, for this emulator and for any other server
 //! ```
@@ -56,7 +56,7 @@ pub use emulator::{Emulator, EmulatorError};
 pub use faults::{FaultKind, FaultRule};
 pub use identity::{
     Application, ClientCertificate, Cloud, Cluster, IdentityError, IdentityFault, IdentityFaultKind, IdentityRequest,
-    IdentityService, IdentityServices, Leaf, Role, Tenant, subject_of,
+    IdentityService, IdentityServices, Leaf, Machine, ManagedIdentity, Role, Tenant, Vault, subject_of,
 };
 pub use operation::Operation;
 pub use settings::{Settings, parse_rate};

@@ -57,6 +57,8 @@ operations! {
     GetServiceProperties false "r" 's';
     /// Get Account Information.
     GetAccountInformation false "rwdlacup" 's';
+    /// Get User Delegation Key: only with a bearer token.
+    GetUserDelegationKey false "" 's';
     /// Create Container.
     CreateContainer true "cw" 'c';
     /// Get Container Properties.
@@ -224,6 +226,7 @@ fn service(method: &Method, restype: &str, comp: &str) -> Option<Operation> {
     match (method.as_str(), restype, comp) {
         ("GET", "", "list") => Some(Operation::ListContainers),
         ("GET", "service", "properties") => Some(Operation::GetServiceProperties),
+        ("POST", "service", "userdelegationkey") => Some(Operation::GetUserDelegationKey),
         _ => None,
     }
 }

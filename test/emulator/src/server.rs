@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::{
     answer::{Answer, AnswerBody, Cut, SendPlan},
-    auth,
+    auth::{self, delegation},
     blob::{append, block, page, parse_md5, properties, read},
     call::{Call, Payload},
     connection::{Connection, ConnectionState, Rates},
@@ -315,7 +315,7 @@ async fn drain(mut body: Incoming) -> u64 {
 
 /// Reads a body into segments, with its checksums, and compares those that the request states.
 async fn read_body(call: &Call, mut body: Incoming) -> Result<Payload, ServiceError> {
-    if call.method != Method::PUT {
+    if call.method != Method::PUT && call.operation != Operation::GetUserDelegationKey {
         drain(body).await;
         return Ok(Payload::default());
     }
@@ -402,6 +402,7 @@ fn dispatch(
         Operation::ListContainers => list::list_containers(state, call),
         Operation::GetServiceProperties => Ok(container::service_properties()),
         Operation::GetAccountInformation => Ok(container::account_information(settings)),
+        Operation::GetUserDelegationKey => delegation::get_key(state, call, payload),
         Operation::CreateContainer => container::create(state, settings, call),
         Operation::GetContainerProperties => container::properties(state, call),
         Operation::DeleteContainer => container::delete(state, settings, call),

@@ -29,6 +29,10 @@ pub struct Settings {
     pub faults: Vec<FaultRule>,
     /// Where the dice begin: equal seeds and equal requests give equal faults.
     pub seed: u64,
+    /// Whether the account's keys, and what is signed with them, may be used (`allowSharedKeyAccess`).
+    pub shared_key_access: bool,
+    /// Whether the account's network rules shut out every client.
+    pub firewall: bool,
     /// Whether the account allows containers to be public.
     pub public_access: bool,
     /// Whether the account has a hierarchical namespace. To be said at the start: what is there does not change its sort.
@@ -59,6 +63,8 @@ impl Default for Settings {
             total: None,
             faults: Vec::new(),
             seed: 1,
+            shared_key_access: true,
+            firewall: false,
             public_access: true,
             hierarchical: false,
             rename_changes_etag: false,

@@ -1,4 +1,5 @@
-//! Shared access signatures: of one blob, of a container, of the account. Checks signature, time, address, protocol and
+//! Shared access signatures: of one blob, of a container, of the account; signed with a key of the account or of a user's
+//! delegation. Checks signature, time, address, protocol and
 //! permission in the service's order. Must not know what the operations do.
 //! Rules: REST pages "Create a service SAS" and "Create an account SAS".
 
@@ -7,12 +8,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use time::OffsetDateTime;
 
 use crate::{
-    auth::{Grant, failed, is_past, shared_key},
+    auth::{Grant, delegation::KeyFields, failed, is_past, shared_key},
     call::Call,
     date,
     error::{Code, ServiceError},
     operation::Operation,
-    state::{AccessPolicy, Account},
+    settings::Settings,
+    state::{AccessPolicy, Account, State},
 };
 
 /// Response headers that a service SAS can set, with their parameters.
@@ -28,15 +30,28 @@ const OVERRIDES: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// 403 with the code that says what is wrong.
-pub(crate) fn verify(call: &Call, account: &Account) -> Result<Grant, ServiceError> {
+pub(crate) fn verify(
+    state: &State,
+    settings: &Settings,
+    call: &Call,
+    account: &Account,
+) -> Result<Grant, ServiceError> {
     let get = |name: &str| call.query.get(name).unwrap_or_default();
     if get("sv").is_empty() {
         return Err(failed("A SAS needs sv."));
     }
     let for_account = call.query.get("ss").is_some() || call.query.get("srt").is_some();
+    let delegated = KeyFields::of(call);
+    if delegated.is_none() && !settings.shared_key_access {
+        return Err(Code::KeyBasedAuthenticationNotPermitted.into());
+    }
     let policy = stored_policy(call, account)?;
-    let text = if for_account { account_string(call)? } else { service_string(call)? };
-    if !shared_key::matches(&account.keys, &text, get("sig")) {
+    let text = if for_account { account_string(call)? } else { service_string(call, delegated)? };
+    let keys = match &delegated {
+        Some(delegated) => vec![delegated.valid_key(state, call)?],
+        None => account.keys.to_vec(),
+    };
+    if !shared_key::matches(&keys, &text, get("sig")) {
         return Err(failed(format!("The signature is not that of this string to sign: {text}")));
     }
     let merged = |own: &str, stored: fn(&AccessPolicy) -> &String| {
@@ -54,6 +69,9 @@ pub(crate) fn verify(call: &Call, account: &Account) -> Result<Grant, ServiceErr
     if !call.operation.permissions().chars().any(|letter| permissions.contains(letter)) {
         return Err(Code::AuthorizationPermissionMismatch.into());
     }
+    if let Some(delegated) = delegated {
+        delegated.check_roles(state, call)?;
+    }
     let overrides =
         OVERRIDES.iter().filter_map(|&(name, header)| Some((header, call.query.get(name)?.to_owned()))).collect();
     Ok(Grant::Sas { permissions, overrides })
@@ -69,8 +87,8 @@ fn stored_policy<'a>(call: &Call, account: &'a Account) -> Result<Option<&'a Acc
         .ok_or_else(|| failed("The stored access policy of si does not exist."))
 }
 
-/// The string to sign of a service SAS: fields by version.
-fn service_string(call: &Call) -> Result<String, ServiceError> {
+/// The string to sign of a service SAS, or of a user-delegation SAS, which names a key in place of a policy.
+fn service_string(call: &Call, delegated: Option<KeyFields<'_>>) -> Result<String, ServiceError> {
     let get = |name: &str| call.query.get(name).unwrap_or_default();
     let version = get("sv");
     let resource = match get("sr") {
@@ -81,7 +99,18 @@ fn service_string(call: &Call) -> Result<String, ServiceError> {
     if version < "2015-04-05" {
         return Err(failed("This emulator knows service SAS of version 2015-04-05 and later."));
     }
-    let mut fields = vec![get("sp"), get("st"), get("se"), &resource, get("si"), get("sip"), get("spr"), version];
+    let mut fields = vec![get("sp"), get("st"), get("se"), &resource];
+    match delegated {
+        None => fields.push(get("si")),
+        Some(key) => fields.extend(key.list()),
+    }
+    if delegated.is_some() && version >= "2020-02-10" {
+        fields.extend([get("saoid"), get("suoid"), get("scid")]);
+    }
+    if delegated.is_some() && version >= "2025-07-05" {
+        fields.extend([get("skdutid"), get("sduoid")]);
+    }
+    fields.extend([get("sip"), get("spr"), version]);
     if version >= "2018-11-09" {
         fields.extend([get("sr"), get("snapshot")]);
     }

@@ -5,11 +5,14 @@ use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::identity::{
     IdentityError,
     cloud::Cloud,
+    key_vault::Secrets,
+    machine::ManagedIdentity,
     token::{Jwt, SigningKey, uuid_of},
 };
 
@@ -32,6 +35,8 @@ pub enum Role {
     BlobDelegator,
     /// Storage Account Key Operator Service Role: listing the account's keys at Resource Manager.
     AccountKeyOperator,
+    /// Storage Account Contributor: the account itself at Resource Manager, with its keys, but not what is in it.
+    AccountContributor,
     /// Key Vault Secrets User.
     KeyVaultSecretsUser,
 }
@@ -40,6 +45,8 @@ pub enum Role {
 pub(crate) struct Directory {
     /// The key of all tenants.
     pub(crate) key: SigningKey,
+    /// Where keys for user-delegation SAS come from.
+    pub(crate) delegation_secret: [u8; 32],
     /// The key of all clusters, made when the first one is.
     cluster_key: OnceLock<SigningKey>,
     inner: Mutex<Inner>,
@@ -52,6 +59,10 @@ pub(crate) struct Inner {
     pub(crate) token_life: Duration,
     /// Tenant of the storage accounts; without it tokens of every tenant of the right cloud are theirs.
     pub(crate) storage_tenant: Option<String>,
+    /// Vaults by name.
+    pub(crate) vaults: BTreeMap<String, Secrets>,
+    /// Identities assigned to the machine.
+    pub(crate) machine: Vec<ManagedIdentity>,
     /// Clusters whose keys can be fetched.
     pub(crate) clusters: Vec<String>,
 }
@@ -99,12 +110,15 @@ impl Directory {
     pub(crate) fn new() -> Result<Self, IdentityError> {
         Ok(Self {
             key: SigningKey::generate()?,
+            delegation_secret: Sha256::digest(uuid::Uuid::new_v4()).into(),
             cluster_key: OnceLock::new(),
             inner: Mutex::new(Inner {
                 tenants: BTreeMap::new(),
                 grants: Vec::new(),
                 token_life: TOKEN_LIFE,
                 storage_tenant: None,
+                vaults: BTreeMap::new(),
+                machine: Vec::new(),
                 clusters: Vec::new(),
             }),
         })
@@ -168,7 +182,10 @@ impl Directory {
 impl Inner {
     /// Roles of a principal, named by the claims of its token, on a container (or on the account).
     pub(crate) fn roles(&self, claims: &Value, container: Option<&str>) -> Vec<Role> {
-        let is = |principal: &str| ["oid", "appid"].iter().any(|name| claims[name].as_str() == Some(principal));
+        let (object_id, client_id) = (claims["oid"].as_str(), claims["appid"].as_str());
+        let is = |principal: &str| {
+            [object_id, client_id].contains(&Some(principal)) || object_id == Some(&object_id_of(principal))
+        };
         let reaches = |only: &Option<String>| only.is_none() || only.as_deref() == container;
         self.grants
             .iter()

@@ -17,7 +17,7 @@ use crate::{
     answer::{AnswerBody, Cut},
     connection::{Connection, ConnectionState},
     identity::{
-        cloud::IdentityService,
+        cloud::{Cloud, IdentityService},
         door::Door,
         message::without_port,
         services::{Destination, Services},
@@ -64,6 +64,15 @@ pub(crate) async fn serve_tls(listener: TcpListener, services: Arc<Services>) {
         let door = Door { records: Arc::clone(&services.records), secure: true, sni: None, proxied: false };
         let arrival = Arrival { peer: peer.ip(), connection, door: Some(door) };
         tokio::spawn(end_tls(stream, DEFAULT_NAME.to_owned(), arrival, Arc::clone(&services)));
+    }
+}
+
+/// Accepts plain connections to the endpoints of managed identities, until the task is dropped.
+pub(crate) async fn serve_local(listener: TcpListener, services: Arc<Services>) {
+    let destination = Destination { service: IdentityService::ManagedIdentity, cloud: Cloud::Public };
+    while let Ok((stream, _)) = listener.accept().await {
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(serve(stream, destination, None, Arc::clone(&services)));
     }
 }
 

@@ -7,16 +7,20 @@ use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::{
     answer::Cut,
     identity::{
+        arm,
         certificates::TestAuthority,
-        cloud::{Cloud, IdentityService, service_of},
+        cloud::{Cloud, IdentityService, account_of, service_of},
         directory::Directory,
         door::Door,
         entra,
         faults::{IdentityFaultKind, IdentityFaults},
+        key_vault,
+        managed::{self, Local},
         message::{Message, Reply},
         record::{IdentityRequest, Records},
     },
@@ -36,6 +40,10 @@ pub(crate) struct Services {
     pub(crate) authority: TestAuthority,
     pub(crate) records: Arc<Records>,
     pub(crate) faults: IdentityFaults,
+    /// The secret of App Service's endpoint for managed identities, and Arc's key with the file that it is in.
+    pub(crate) header: String,
+    pub(crate) arc_key: String,
+    pub(crate) arc_key_file: NamedTempFile,
     /// The emulator.
     pub(crate) storage: Arc<Service>,
     /// Names beyond those of the clouds: custom domains, Azure Stack.
@@ -43,13 +51,21 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// What is behind a host name, if anything is.
+    /// What is behind a host name. Nothing for accounts and vaults that do not exist: their names do not resolve.
     pub(crate) fn destination(&self, host: &str) -> Option<Destination> {
         if matches!(host, "localhost" | "127.0.0.1") {
             return Some(Destination { service: IdentityService::Storage, cloud: Cloud::Public });
         }
-        let known = self.names.lock().get(host).copied();
-        known.or_else(|| service_of(host).map(|(service, cloud)| Destination { service, cloud }))
+        if let Some(known) = self.names.lock().get(host) {
+            return Some(*known);
+        }
+        let (service, cloud) = service_of(host)?;
+        let exists = match service {
+            IdentityService::Storage => self.storage.state.lock().accounts.contains_key(account_of(host)),
+            IdentityService::KeyVault => self.directory.lock().vaults.contains_key(account_of(host)),
+            _ => true,
+        };
+        exists.then_some(Destination { service, cloud })
     }
 
     /// Answers a request to an identity service.
@@ -89,7 +105,13 @@ impl Services {
     fn reply(&self, destination: Destination, message: &Message, forced: Option<u32>) -> Reply {
         match destination.service {
             IdentityService::Authority => entra::answer(&self.directory, destination.cloud, message, forced),
-            _ => Reply::text(StatusCode::NOT_FOUND, "The resource cannot be found."),
+            IdentityService::ManagedIdentity => {
+                let local = Local { header: &self.header, key_file: self.arc_key_file.path(), key: &self.arc_key };
+                managed::answer(&self.directory, &local, message)
+            }
+            IdentityService::Arm => arm::answer(&self.directory, &self.storage, destination.cloud, message),
+            IdentityService::KeyVault => key_vault::answer(&self.directory, destination.cloud, message),
+            IdentityService::Storage => Reply::text(StatusCode::NOT_FOUND, "The resource cannot be found."),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::identity::{
     IdentityError,
     cloud::Cloud,
     directory::{self, Directory, EXCHANGE_AUDIENCE, Federated, object_id_of},
+    machine::Machine,
 };
 
 /// A tenant of the fake Entra ID.
@@ -37,6 +38,12 @@ impl Tenant {
         let application = Application { tenant: self.clone(), client_id: client_id.to_owned() };
         application.change(|_| {});
         application
+    }
+
+    /// The machine that the driver runs on, to assign identities of this tenant to.
+    #[must_use]
+    pub fn machine(&self) -> Machine {
+        Machine::of(self.clone(), Arc::clone(&self.directory))
     }
 
     /// Removes an application: tokens it has stay good until they end, as in the service.

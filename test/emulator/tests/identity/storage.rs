@@ -34,6 +34,21 @@ fn roles_say_what_a_token_may_do() {
 }
 
 #[test]
+fn no_role_of_the_data_plane_tells_what_kind_of_account_it_is() {
+    let world = world();
+    let token = world.token();
+    world.identity.grant(CLIENT, Role::BlobDataOwner);
+    let code = |path: &str| {
+        let got = world.storage("GET", path, &token, "");
+        (got.status, got.header("x-ms-error-code").to_owned())
+    };
+    assert_eq!(code("/?restype=account&comp=properties"), (404, "ResourceNotFound".into()));
+    assert_eq!(code("/?restype=service&comp=properties"), (403, "AuthorizationPermissionMismatch".into()));
+    world.identity.grant(CLIENT, Role::AccountContributor);
+    assert_eq!(code("/?restype=account&comp=properties"), (200, String::new()));
+}
+
+#[test]
 fn a_role_on_one_container_says_nothing_of_another() {
     let world = world();
     world.emulator.create_container("other");

@@ -2,7 +2,15 @@
 
 use std::time::Duration as Wait;
 
-use blob_emulator::{Cloud, IdentityFault, IdentityFaultKind, IdentityService, subject_of};
+use aws_lc_rs::{
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
+    rand::SystemRandom,
+    signature::{RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use blob_emulator::{ClientCertificate, Cloud, IdentityFault, IdentityFaultKind, IdentityService, subject_of};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use serde_json::{Value, json};
 use time::Duration;
 
 use super::world::{CLIENT, STORAGE, TENANT, World, claims};
@@ -99,6 +107,56 @@ fn a_federated_token_is_checked_by_issuer_audience_subject_time_and_signature() 
     assert_eq!(last.field("assertion.sub"), Some(subject_of("apps", "reader").as_str()));
     assert_eq!((last.field("scope"), last.status), (Some(STORAGE), 401));
     assert!(!format!("{last:?}").contains(&signature), "a printed record holds a secret");
+}
+
+/// An assertion as MSAL makes it.
+fn assertion(certificate: &ClientCertificate, modern: bool, claims: &Value) -> String {
+    let der = CertificateDer::from_pem_slice(certificate.certificate.as_bytes()).unwrap();
+    let hash = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let header = if modern {
+        json!({ "typ": "JWT", "alg": "PS256", "x5t#S256": hash(digest(&SHA256, &der).as_ref()) })
+    } else {
+        json!({ "typ": "JWT", "alg": "RS256", "x5t": hash(digest(&SHA1_FOR_LEGACY_USE_ONLY, &der).as_ref()) })
+    };
+    let signed = format!("{}.{}", hash(header.to_string().as_bytes()), hash(claims.to_string().as_bytes()));
+    let key = PrivatePkcs8KeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
+    let key = RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    let mut signature = vec![0; key.public_modulus_len()];
+    let padding: &'static dyn RsaEncoding = if modern { &RSA_PSS_SHA256 } else { &RSA_PKCS1_SHA256 };
+    key.sign(padding, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
+    format!("{signed}.{}", hash(&signature))
+}
+
+#[test]
+fn a_certificate_is_checked_by_thumbprint_signature_and_claims() {
+    let world = World::start();
+    let (ours, other) = (ClientCertificate::generate("ours").unwrap(), ClientCertificate::generate("other").unwrap());
+    let _ = world.identity.tenant(TENANT).application(CLIENT).certificate(&ours.pem()).unwrap();
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let good = json!({
+        "aud": format!("https://login.microsoftonline.com/{TENANT}/v2.0"), "iss": CLIENT, "sub": CLIENT, "nbf": now,
+        "exp": now + 600, "jti": "1",
+    });
+    let ask =
+        |assertion: &str| world.ask(TENANT, &[("client_assertion", assertion), ("client_assertion_type", BEARER)]);
+    for modern in [false, true] {
+        let got = ask(&assertion(&ours, modern, &good));
+        assert_eq!(got.status, 200, "{}", got.text);
+    }
+    let got = ask(&assertion(&other, false, &good));
+    assert_eq!((got.status, got.code()), (401, 700_027));
+    assert!(got.text.contains("[Reason - The key was not found., Thumbprint of key used by client: '"));
+    let (signed, _) =
+        assertion(&ours, false, &good).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert_eq!(ask(&format!("{signed}.AAAA")).code(), 700_027);
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        ask(&assertion(&ours, false, &claims)).code()
+    };
+    assert_eq!(with("aud", json!("https://elsewhere.example")), 700_023);
+    assert_eq!(with("sub", json!("somebody else")), 700_021);
+    assert_eq!(with("exp", json!(now - 60)), 700_024);
 }
 
 #[test]
