@@ -22,14 +22,20 @@ async fn the_kind_of_account_is_found_out_whatever_the_credential_may_ask() {
     for hierarchical in [true, false] {
         let service = if hierarchical { Service::start_hierarchical().await } else { Service::start().await };
         service.store.put_blob(&name("a"), body(b"x"), &options(absent())).await.unwrap();
-        let refused = || FaultKind::Status { status: 403, code: None, retry_after: None };
+        let refused =
+            |status, code: Option<&str>| FaultKind::Status { status, code: code.map(str::to_owned), retry_after: None };
+        let denied = || refused(403, None);
+        // What a bearer token without a role on the account itself is answered.
+        let hidden = || refused(404, Some("ResourceNotFound"));
         for refused_operations in [
-            &[][..],
-            &[Operation::GetAccountInformation],
-            &[Operation::GetAccountInformation, Operation::GetPathAccessControl],
+            vec![],
+            vec![(Operation::GetAccountInformation, denied())],
+            vec![(Operation::GetAccountInformation, hidden())],
+            vec![(Operation::GetAccountInformation, denied()), (Operation::GetPathAccessControl, denied())],
         ] {
             service.settings(|settings| {
-                settings.faults = refused_operations.iter().map(|&on| FaultRule::new(refused()).on(on)).collect();
+                let rules = refused_operations.iter().map(|(on, kind)| FaultRule::new(kind.clone()).on(*on));
+                settings.faults = rules.collect();
             });
             let store = service.store_for(CONTAINER);
             let info = store.account_info().await.unwrap();

@@ -20,7 +20,10 @@ pub(super) async fn account_info(store: &AzureStore) -> Result<AccountInfo> {
             let hierarchical = response::text(&reply.headers, "x-ms-is-hns-enabled");
             Ok(AccountInfo { hierarchical: hierarchical.is_some_and(|value| value.eq_ignore_ascii_case("true")) })
         }
-        Err(error) if may_be_known_otherwise(error.kind) => {
+        // The service hides this question from bearer tokens whose roles are of the data plane alone: 404, code
+        // ResourceNotFound (seen in public issues of the SDKs for .NET, Python and C++). A container that is not there is
+        // told by the next question.
+        Err(error) if may_be_known_otherwise(error.kind) || error.status == Some(404) => {
             // Short: nothing that answers at all needs longer, and somebody waits for a mount.
             let store = store.with_limits(RequestLimits::mounting());
             let hierarchical = match dfs::root_has_access_control(&store).await {
