@@ -2,7 +2,8 @@
 //! Must not know how a source's bytes got there.
 //!
 //! 1. The source of a *From URL* operation must carry its own authorisation: a SAS in the URL, a public container, or
-//!    x-ms-copy-source-authorization. The account's key on the request itself counts for Copy Blob only.
+//!    x-ms-copy-source-authorization. The account's key, or a token, on the request itself counts for Copy Blob within the
+//!    account only (Azure/azure-sdk-for-net issue 32028, Azure/azure-sdk-for-python issue 36176).
 //! 2. A copy may be left pending by a knob. Until it is done the destination is empty and refuses changes.
 //! 3. The source is read once: its version is that of the moment when its conditions were judged.
 
@@ -112,8 +113,12 @@ struct Source {
 /// `CannotVerifyCopySource` with 401, 403 or 404; `SourceConditionNotMet`; `BlobArchived`.
 fn source(state: &mut State, settings: &Settings, call: &Call, key_counts: bool) -> Result<Source, ServiceError> {
     let url = call.required_header("x-ms-copy-source")?;
-    let read = source_call(call, url)?;
+    let mut read = source_call(call, url)?;
     let same_account = read.resource.account == call.resource.account;
+    let own = call.headers.get("authorization").filter(|value| value.as_bytes().starts_with(b"Bearer "));
+    if let Some(own) = own.filter(|_| key_counts && same_account) {
+        read.headers.insert("authorization", HeaderValue::clone(own));
+    }
     if !(key_counts && same_account && matches!(call.grant, Grant::Owner)) {
         auth::authorize(state, settings, &read).map_err(|error| unverified(&error))?;
     }
