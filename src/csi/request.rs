@@ -213,3 +213,52 @@ pub fn require(fields: &[(&'static str, &str)]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(attributes: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Account> {
+        let map = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
+            entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let defaults = Defaults { driver_name: "d".into(), cloud: Cloud::Public, trust: Trust::default() };
+        Account::find(&defaults, &Parameters::of_volume(&map(attributes))?, None, &map(secrets))
+    }
+
+    const ACCOUNT: (&str, &str) = ("storageAccount", "acme");
+
+    #[test]
+    fn a_volume_signs_in_with_the_identity_that_it_picks() {
+        let msi = [ACCOUNT, ("AzureStorageAuthType", "MSI"), ("AzureStorageIdentityClientID", "c1")];
+        let found = account(&msi, &[]).unwrap().credential;
+        assert!(matches!(&found, Credential::Token(token) if token.describe() == "managed identity (client id c1)"));
+        let principal = [
+            ACCOUNT,
+            ("AzureStorageAuthType", "spn"),
+            ("AzureStorageSPNClientID", "c1"),
+            ("AzureStorageSPNTenantID", "t1"),
+        ];
+        let found = account(&principal, &[("azurestoragespnclientsecret", "s3cret")]).unwrap().credential;
+        assert!(
+            matches!(&found, Credential::Token(token) if token.describe().starts_with("service principal c1 of tenant t1"))
+        );
+        let error = account(&principal, &[]).unwrap_err();
+        assert!(error.message.contains("AZURE_STORAGE_SPN_CLIENT_SECRET"), "{error}");
+    }
+
+    #[test]
+    fn the_nodes_identity_is_never_lent_to_an_inline_volume() {
+        for mode in ["msi", "spn", "workload_identity", "default"] {
+            let inline = [ACCOUNT, ("AzureStorageAuthType", mode), ("csi.storage.k8s.io/ephemeral", "true")];
+            let error = account(&inline, &[]).unwrap_err();
+            assert!(error.message.contains("inline volumes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_secret_no_identity_is_found_by_itself() {
+        let error = account(&[ACCOUNT], &[]).unwrap_err();
+        assert_eq!(error.kind, crate::csi::error::ErrorKind::NoCredential);
+    }
+}
