@@ -97,6 +97,31 @@ impl World {
         command
     }
 
+    /// The binary, with this environment and neither a key nor anything of the caller's.
+    #[must_use]
+    pub fn command_as(&self, args: &[&str], environment: &[(&str, String)]) -> Command {
+        let mut command = driver(self.binary);
+        for name in ["https_proxy", "http_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.args(args).envs(environment.iter().map(|(name, value)| (*name, value)));
+        command
+    }
+
+    /// Mounts the container at `url`, with extra arguments, on a fresh mount point, with this environment in place of the
+    /// account's key.
+    #[track_caller]
+    #[must_use]
+    pub fn mount_as(&self, url: &str, args: &[&str], environment: &[(&str, String)]) -> Mount {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let mount_point = self.directory(&format!("mnt{number}"));
+        let mut all = vec!["mount"];
+        all.extend(args);
+        all.extend([url, mount_point.to_str().unwrap()]);
+        let log = self.path(&format!("mnt{number}.log"));
+        Mount::start(self.command_as(&all, environment), mount_point, &log, self.mounts_live)
+    }
+
     /// Mounts its container, with extra arguments, on a fresh mount point.
     #[track_caller]
     #[must_use]
