@@ -3,7 +3,7 @@
 //! endpoints of managed identities. Must not know the driver.
 //!
 //! ```text
-//! IdentityServices (tenant: Tenant, Application, Cluster)     what tests describe and look at
+//! IdentityServices (description; tenant: Tenant, Application, Cluster)     what tests describe and look at
 //!   proxy, door                                               CONNECT, TLS, routing by name
 //!   certificates                                              the test's own certificate authority
 //!     services (message, faults, record)                      one request and its answer
@@ -30,6 +30,7 @@ mod assertion;
 mod bearer;
 mod certificates;
 mod cloud;
+mod description;
 mod directory;
 mod discovery;
 mod door;
@@ -48,6 +49,7 @@ mod token;
 
 pub use certificates::{ClientCertificate, Leaf};
 pub use cloud::{Cloud, IdentityService};
+pub use description::IdentityDescription;
 pub use directory::Role;
 pub use faults::{IdentityFault, IdentityFaultKind};
 pub use key_vault::Vault;
@@ -115,8 +117,7 @@ impl IdentityServices {
         let ca_file = tempfile::Builder::new().prefix("test-ca-").suffix(".pem").tempfile()?;
         std::fs::write(ca_file.path(), authority.pem())?;
         let arc_key = uuid::Uuid::new_v4().to_string();
-        let arc_key_file = tempfile::Builder::new().prefix("arc-").suffix(".key").tempfile()?;
-        std::fs::write(arc_key_file.path(), &arc_key)?;
+        let arc_key_file = parking_lot::Mutex::new(arc_key_file(&std::env::temp_dir(), &arc_key)?);
         let services = Arc::new(Services {
             directory: Arc::clone(&directory),
             authority,
@@ -185,7 +186,8 @@ impl IdentityServices {
         format!("http://{}", self.local)
     }
 
-    /// App Service's endpoint and its secret, for IDENTITY_ENDPOINT and IDENTITY_HEADER.
+    /// App Service's endpoint and its secret, for IDENTITY_ENDPOINT and IDENTITY_HEADER, or in the older form for MSI_ENDPOINT
+    /// and MSI_SECRET.
     #[must_use]
     pub fn app_service(&self) -> (String, String) {
         (format!("http://{}{}", self.local, managed::APP_SERVICE_PATH), self.services.header.clone())
@@ -195,6 +197,15 @@ impl IdentityServices {
     #[must_use]
     pub fn arc_endpoint(&self) -> String {
         format!("http://{}{}", self.local, managed::ARC_PATH)
+    }
+
+    /// Puts Arc's key into a directory: clients read it in `/var/opt/azcmagent/tokens` alone. It is gone with these services.
+    ///
+    /// # Errors
+    /// [`IdentityError::Start`] where no file can be written.
+    pub fn place_arc_key(&self, directory: &Path) -> Result<(), IdentityError> {
+        *self.services.arc_key_file.lock() = arc_key_file(directory, &self.services.arc_key)?;
+        Ok(())
     }
 
     /// Adds a tenant of the public cloud.
@@ -284,6 +295,13 @@ impl IdentityServices {
     pub fn clear_requests(&self) {
         self.services.records.clear();
     }
+}
+
+/// A file with Arc's key.
+fn arc_key_file(directory: &Path, key: &str) -> Result<NamedTempFile, IdentityError> {
+    let file = tempfile::Builder::new().prefix("arc-").suffix(".key").tempfile_in(directory)?;
+    std::fs::write(file.path(), key)?;
+    Ok(file)
 }
 
 fn loopback() -> SocketAddr {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, bail};
-use blob_emulator::{Emulator, FaultRule, Settings, parse_rate};
+use blob_emulator::{Emulator, FaultRule, IdentityDescription, IdentityServices, Settings, parse_rate};
 use clap::Parser;
 
 /// In-memory Azure Blob service for development, demonstrations and benchmarks.
@@ -46,22 +46,41 @@ struct Flags {
     /// Accept every request without looking at its credential.
     #[arg(long)]
     no_auth: bool,
+    /// Serve Entra ID, managed identities, Resource Manager and Key Vault as well: JSON of tenants, identities and vaults, or
+    /// @FILE with it ("{}" for none). Prints where they are.
+    #[arg(long, value_name = "JSON")]
+    identity: Option<String>,
     /// How many requests /__emulator/requests remembers.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     request_log: usize,
 }
 
+/// The text, or what is in the file that it names.
+fn text_or_file(text: &str) -> anyhow::Result<String> {
+    match text.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {file}")),
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// Starts the services and prints their addresses.
+fn start_identity(emulator: &Emulator, text: &str) -> anyhow::Result<IdentityServices> {
+    let description: IdentityDescription = serde_json::from_str(&text_or_file(text)?).context(
+        "--identity is JSON such as {\"tenants\":[{\"id\":\"...\",\"system_assigned\":[\"blob_data_reader\"]}]}",
+    )?;
+    let identity = IdentityServices::start(emulator)?;
+    identity.describe(&description)?;
+    println!("https_proxy {}", identity.proxy_url());
+    println!("ca_file {}", identity.ca_file().display());
+    println!("https {}", identity.https_endpoint());
+    println!("imds {}", identity.imds_url());
+    Ok(identity)
+}
+
 fn read_faults(text: Option<&str>) -> anyhow::Result<Vec<FaultRule>> {
-    let text = match text {
-        None => return Ok(Vec::new()),
-        Some(text) => match text.strip_prefix('@') {
-            Some(file) => {
-                std::fs::read_to_string(file).with_context(|| format!("cannot read fault rules from {file}"))?
-            }
-            None => text.to_owned(),
-        },
-    };
-    serde_json::from_str(&text).context("--faults is a JSON list of rules such as [{\"kind\":\"reset_connection\"}]")
+    let Some(text) = text else { return Ok(Vec::new()) };
+    serde_json::from_str(&text_or_file(text)?)
+        .context("--faults is a JSON list of rules such as [{\"kind\":\"reset_connection\"}]")
 }
 
 fn main() -> anyhow::Result<()> {
@@ -92,6 +111,7 @@ fn main() -> anyhow::Result<()> {
     for name in &flags.containers {
         emulator.create_container(name);
     }
+    let _identity = flags.identity.as_deref().map(|text| start_identity(&emulator, text)).transpose()?;
     println!("ready {}", emulator.endpoint());
     emulator.wait();
     Ok(())

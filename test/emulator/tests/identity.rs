@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod identity {
+    mod command;
     mod delegation;
     mod managed;
     mod resources;

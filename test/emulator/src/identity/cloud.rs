@@ -2,8 +2,11 @@
 //! table; must not know what is served there. Sources: the endpoint lists of the documentation of each cloud, and the
 //! metadata that instance discovery answers.
 
+use serde::Deserialize;
+
 /// One of the clouds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cloud {
     /// Azure.
     #[default]

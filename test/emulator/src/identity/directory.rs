@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -17,13 +18,14 @@ use crate::identity::{
 };
 
 /// Life of a token unless a test says otherwise: what Entra ID gives to applications, near enough.
-const TOKEN_LIFE: Duration = Duration::from_secs(3599);
+pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(3599);
 
 /// The audience that federated credentials expect unless they say otherwise.
 pub(crate) const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
 /// A role of the data plane, as assigned to a principal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Storage Blob Data Reader.
     BlobDataReader,

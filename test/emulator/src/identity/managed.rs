@@ -9,7 +9,7 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::identity::{
     directory::Directory,
@@ -85,7 +85,7 @@ fn imds(directory: &Directory, message: &Message) -> Reply {
     }
     let found = find(&directory.lock(), selector(message, "object_id", "msi_res_id"));
     match found {
-        Ok(identity) => token(directory, &identity, message, true),
+        Ok(identity) => token(directory, &identity, message, Form::Imds),
         Err(Missing::NotFound) => invalid("invalid_request", "Identity not found"),
         Err(Missing::Several) => invalid(
             "invalid_request",
@@ -98,15 +98,22 @@ fn app_service(directory: &Directory, local: &Local<'_>, message: &Message) -> R
     let plain = |status: StatusCode, text: &str| {
         Reply::json(status, &json!({ "statusCode": status.as_u16(), "message": text }))
     };
-    if message.header("x-identity-header") != local.header {
-        return plain(StatusCode::UNAUTHORIZED, "The X-IDENTITY-HEADER header is missing or wrong.");
+    let (header, older) = match parameter(message, "api-version") {
+        Some("2019-08-01") => ("x-identity-header", false),
+        Some("2017-09-01") => ("secret", true),
+        _ => return plain(StatusCode::BAD_REQUEST, "The api-version is not supported."),
+    };
+    if message.header(header) != local.header {
+        return plain(StatusCode::UNAUTHORIZED, "The header with the secret is missing or wrong.");
     }
-    if parameter(message, "api-version") != Some("2019-08-01") {
-        return plain(StatusCode::BAD_REQUEST, "The api-version is not supported.");
-    }
-    let found = find(&directory.lock(), selector(message, "principal_id", "mi_res_id"));
+    let selector = match (older, parameter(message, "clientid")) {
+        (false, _) => selector(message, "principal_id", "mi_res_id"),
+        (true, Some(id)) => Selector::Client(id),
+        (true, None) => Selector::Any,
+    };
+    let found = find(&directory.lock(), selector);
     match found {
-        Ok(identity) => token(directory, &identity, message, false),
+        Ok(identity) => token(directory, &identity, message, if older { Form::Older } else { Form::AppService }),
         Err(_) => plain(
             StatusCode::BAD_REQUEST,
             "No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.",
@@ -131,13 +138,28 @@ fn arc(directory: &Directory, local: &Local<'_>, message: &Message) -> Reply {
     }
     let found = directory.lock().machine.iter().find(|identity| identity.system).cloned();
     match found {
-        Some(identity) => token(directory, &identity, message, true),
+        Some(identity) => token(directory, &identity, message, Form::Imds),
         None => invalid("invalid_request", "Identity not found"),
     }
 }
 
-/// The token for an identity, if the resource is one. `with_life`: whether the answer says how long it lives.
-fn token(directory: &Directory, identity: &ManagedIdentity, message: &Message, with_life: bool) -> Reply {
+/// How an answer tells the life of its token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Its length, beginning and end, in seconds.
+    Imds,
+    /// Its end, in seconds since 1970.
+    AppService,
+    /// Its end, as a date.
+    Older,
+}
+
+/// `11/21/2026 21:04:18 +00:00`.
+const OLDER_DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[month]/[day]/[year] [hour]:[minute]:[second] +00:00");
+
+/// The token for an identity, if the resource is one.
+fn token(directory: &Directory, identity: &ManagedIdentity, message: &Message, form: Form) -> Reply {
     let Some(resource) = parameter(message, "resource") else {
         return invalid("invalid_request", "Required audience parameter not specified");
     };
@@ -153,7 +175,11 @@ fn token(directory: &Directory, identity: &ManagedIdentity, message: &Message, w
         "access_token": token, "client_id": identity.client_id, "expires_on": (now + seconds).to_string(),
         "resource": resource, "token_type": "Bearer",
     });
-    if with_life {
+    if form == Form::Older {
+        let end = OffsetDateTime::now_utc() + life;
+        body["expires_on"] = Value::from(end.format(&OLDER_DATE).unwrap_or_default());
+    }
+    if form == Form::Imds {
         let more = [("expires_in", seconds), ("ext_expires_in", seconds), ("not_before", now)];
         for (name, value) in more {
             body[name] = Value::from(value.to_string());

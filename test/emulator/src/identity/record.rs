@@ -14,10 +14,11 @@ use crate::{
 const RECORDS_MAX: usize = 10_000;
 
 /// Fields whose value nobody prints.
-const SECRET: [&str; 5] = ["client_secret", "client_assertion", "authorization", "x-identity-header", "sig"];
+const SECRET: [&str; 6] = ["client_secret", "client_assertion", "authorization", "x-identity-header", "secret", "sig"];
 
 /// Headers that a record keeps.
-const HEADERS: [&str; 5] = ["authorization", "metadata", "x-identity-header", "user-agent", "x-ms-client-request-id"];
+const HEADERS: [&str; 6] =
+    ["authorization", "metadata", "x-identity-header", "secret", "user-agent", "x-ms-client-request-id"];
 
 /// One request to one of the services.
 #[derive(Clone)]

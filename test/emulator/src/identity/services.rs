@@ -43,7 +43,7 @@ pub(crate) struct Services {
     /// The secret of App Service's endpoint for managed identities, and Arc's key with the file that it is in.
     pub(crate) header: String,
     pub(crate) arc_key: String,
-    pub(crate) arc_key_file: NamedTempFile,
+    pub(crate) arc_key_file: Mutex<NamedTempFile>,
     /// The emulator.
     pub(crate) storage: Arc<Service>,
     /// Names beyond those of the clouds: custom domains, Azure Stack.
@@ -106,7 +106,8 @@ impl Services {
         match destination.service {
             IdentityService::Authority => entra::answer(&self.directory, destination.cloud, message, forced),
             IdentityService::ManagedIdentity => {
-                let local = Local { header: &self.header, key_file: self.arc_key_file.path(), key: &self.arc_key };
+                let key_file = self.arc_key_file.lock().path().to_owned();
+                let local = Local { header: &self.header, key_file: &key_file, key: &self.arc_key };
                 managed::answer(&self.directory, &local, message)
             }
             IdentityService::Arm => arm::answer(&self.directory, &self.storage, destination.cloud, message),

@@ -110,14 +110,29 @@ fn app_service_wants_its_secret() {
 }
 
 #[test]
+fn the_older_app_service_tells_the_end_as_a_date() {
+    let world = World::start();
+    let identity = world.identity.tenant(TENANT).machine().user_assigned(CLIENT);
+    let (endpoint, secret) = world.identity.app_service();
+    let url = format!("{endpoint}?api-version=2017-09-01&resource=https://storage.azure.com&clientid={CLIENT}");
+    let got = world.try_send(&world.direct_client(), "GET", &url, &[("secret", &secret)], "").unwrap();
+    assert_eq!(object_of(&got), identity.object_id);
+    assert!(got.json()["expires_on"].as_str().unwrap().ends_with(" +00:00"), "{}", got.text);
+    assert!(!format!("{:?}", world.identity.requests()).contains(&secret), "a printed record holds a secret");
+}
+
+#[test]
 fn arc_wants_what_is_in_a_file() {
     let world = World::start();
+    let directory = tempfile::tempdir().unwrap();
+    world.identity.place_arc_key(directory.path()).unwrap();
     let identity = world.identity.tenant(TENANT).machine().system_assigned();
     let url = format!("{}?api-version=2019-11-01&resource=https://storage.azure.com", world.identity.arc_endpoint());
     let send = |headers: &[(&str, &str)]| world.try_send(&world.direct_client(), "GET", &url, headers, "").unwrap();
     let got = send(&[("metadata", "true")]);
     assert_eq!(got.status, 401);
     let file = got.header("www-authenticate").strip_prefix("Basic realm=").unwrap().to_owned();
+    assert!(file.starts_with(directory.path().to_str().unwrap()) && file.ends_with(".key"), "{file}");
     let key = format!("Basic {}", std::fs::read_to_string(file).unwrap());
     assert_eq!(object_of(&send(&[("metadata", "true"), ("authorization", &key)])), identity.object_id);
     assert_eq!(send(&[("metadata", "true"), ("authorization", "Basic wrong")]).status, 401);
