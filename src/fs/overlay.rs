@@ -98,6 +98,25 @@ impl Held {
     }
 }
 
+/// Buffers on their way to the spool.
+#[derive(Debug)]
+pub struct Spilling {
+    /// By index, ascending.
+    buffers: Vec<(u64, Arc<Buffer>)>,
+}
+
+impl Spilling {
+    /// Writes them. Waits for the disk: to be called without any lock but [`SpoolFile::turn`].
+    ///
+    /// # Errors
+    /// What the node's disk says; nothing is lost then.
+    pub fn keep(&self, spool: &SpoolFile) -> io::Result<()> {
+        let pieces: Vec<(u64, &[u8])> =
+            self.buffers.iter().map(|(index, buffer)| (index * BUFFER_BYTES, (**buffer).as_ref())).collect();
+        spool.keep(&pieces)
+    }
+}
+
 /// Dirty bytes on their way into a request body.
 #[derive(Debug)]
 pub enum Piece {
@@ -239,40 +258,53 @@ impl Overlay {
         buffer.as_mut()
     }
 
-    /// Moves up to `bytes_max` of memory to the spool, which `create` makes when there is none: all kinds, or only what
-    /// was sent. Buffers that a request body shares stay. Returns the bytes of memory given up.
+    /// The layer's spool file, which `create` makes when there is none.
     ///
     /// # Errors
-    /// What the node's file system says; nothing is lost.
-    pub fn spill(
-        &mut self,
-        bytes_max: u64,
-        only_sent: bool,
-        create: impl FnOnce() -> io::Result<SpoolFile>,
-    ) -> io::Result<u64> {
-        let sent: HashSet<u64> = if only_sent { self.sent_buffers().into_iter().collect() } else { HashSet::new() };
-        if only_sent && sent.is_empty() {
-            return Ok(0);
+    /// That of `create`.
+    pub fn spool(&mut self, create: impl FnOnce() -> io::Result<SpoolFile>) -> io::Result<Arc<SpoolFile>> {
+        match &self.spool {
+            Some(spool) => Ok(Arc::clone(spool)),
+            None => Ok(Arc::clone(self.spool.insert(Arc::new(create()?)))),
         }
-        let spool = match &self.spool {
-            Some(spool) => Arc::clone(spool),
-            None => Arc::clone(self.spool.insert(Arc::new(create()?))),
-        };
-        let mut freed = 0;
-        for (index, held) in &mut self.buffers {
+    }
+
+    /// Up to `bytes_max` of memory that can go to the spool: all kinds, or only what was sent. While the caller holds them,
+    /// the buffers do not change: a write puts others in their place.
+    #[must_use]
+    pub fn spillable(&self, bytes_max: u64, only_sent: bool) -> Spilling {
+        let sent: HashSet<u64> = if only_sent { self.sent_buffers().into_iter().collect() } else { HashSet::new() };
+        let mut bytes = 0;
+        let mut buffers = Vec::new();
+        for (index, held) in &self.buffers {
             let Held::Memory(buffer) = held else { continue };
-            if freed >= bytes_max {
+            if bytes >= bytes_max {
                 break;
             }
             if Arc::strong_count(buffer) > 1 || (only_sent && !sent.contains(index)) {
                 continue;
             }
-            let length = buffer.len() as u64;
-            spool.keep(index * BUFFER_BYTES, buffer.as_ref().as_ref())?;
-            *held = Held::Spool(length);
-            freed += length;
+            bytes += buffer.len() as u64;
+            buffers.push((*index, Arc::clone(buffer)));
         }
-        Ok(freed)
+        Spilling { buffers }
+    }
+
+    /// Gives up the memory of what [`Spilling::keep`] has put into `spool`, as far as both are still the layer's. Returns
+    /// the bytes given up.
+    pub fn spilled(&mut self, spilling: Spilling, spool: &Arc<SpoolFile>) -> u64 {
+        let mut freed = 0;
+        if !self.spool.as_ref().is_some_and(|own| Arc::ptr_eq(own, spool)) {
+            return freed;
+        }
+        for (index, kept) in spilling.buffers {
+            let Some(held) = self.buffers.get_mut(&index) else { continue };
+            if matches!(held, Held::Memory(buffer) if Arc::ptr_eq(buffer, &kept)) {
+                freed += kept.len() as u64;
+                *held = Held::Spool(kept.len() as u64);
+            }
+        }
+        freed
     }
 
     /// Cuts or grows the file to `size`; what comes into being reads as zeros.

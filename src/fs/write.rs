@@ -12,7 +12,7 @@ use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
     commit::check_change,
     handle::FileHandle,
-    inode::{Fate, Inode, State},
+    inode::{Fate, Inode},
     overlay::{Overlay, WriteRefused},
     spool::SpoolFile,
 };
@@ -323,15 +323,12 @@ impl FileSystem {
                 return Ok(true);
             }
         }
-        let (is_unlinked, full) = {
-            let mut state = inode.state.lock();
-            match self.spill(&mut state, false) {
-                Ok(Some(freed)) => return Ok(freed > 0),
-                Ok(None) => (state.fate == Fate::Unlinked, None),
-                Err(error) => (state.fate == Fate::Unlinked, Some(error)),
-            }
+        let full = match self.spill(inode, false) {
+            Ok(Some(freed)) => return Ok(freed > 0),
+            Ok(None) => None,
+            Err(error) => Some(error),
         };
-        if resident == 0 || is_unlinked {
+        if resident == 0 || inode.state.lock().fate == Fate::Unlinked {
             return Ok(false);
         }
         match (self.commit(inode).await, full) {
@@ -346,28 +343,42 @@ impl FileSystem {
     /// Gives up memory of what was sent already. It goes to the spool, since the service discards it when the commit is
     /// refused; of a large file that nobody reads, what is beyond [`KEPT_SENT_BYTES_MAX`] is not kept.
     fn give_up_sent(&self, inode: &Inode) -> u64 {
-        let mut state = inode.state.lock();
-        let is_read = state.readers > 0;
-        let Some(overlay) = state.overlay.as_mut() else { return 0 };
-        if self.resources.spool.is_none() || (!is_read && overlay.spooled_bytes() >= KEPT_SENT_BYTES_MAX) {
-            return overlay.drop_staged();
-        }
-        match self.spill(&mut state, true) {
+        let is_read = {
+            let mut state = inode.state.lock();
+            let is_read = state.readers > 0;
+            let Some(overlay) = state.overlay.as_mut() else { return 0 };
+            if self.resources.spool.is_none() || (!is_read && overlay.spooled_bytes() >= KEPT_SENT_BYTES_MAX) {
+                return overlay.drop_staged();
+            }
+            is_read
+        };
+        match self.spill(inode, true) {
             Ok(Some(freed)) => freed,
             // The disk takes no more.
-            _ if !is_read => state.overlay.as_mut().map_or(0, Overlay::drop_staged),
+            _ if !is_read => inode.state.lock().overlay.as_mut().map_or(0, Overlay::drop_staged),
             _ => 0,
         }
     }
 
-    /// Moves some of the file's dirty memory to the spool. Returns the bytes of memory given up; `None` without a spool.
+    /// Moves some of the file's dirty memory to the spool, of what was sent or of all; waits for the disk without holding
+    /// the file's state. Returns the bytes of memory given up; `None` without a spool.
     ///
     /// # Errors
     /// What the node's disk says.
-    fn spill(&self, state: &mut State, only_sent: bool) -> std::io::Result<Option<u64>> {
-        let (Some(directory), Some(overlay)) = (&self.resources.spool, state.overlay.as_mut()) else { return Ok(None) };
-        let freed = overlay.spill(SPILL_BYTES, only_sent, || SpoolFile::create(directory));
-        freed.map(Some).inspect_err(|error| {
+    fn spill(&self, inode: &Inode, only_sent: bool) -> std::io::Result<Option<u64>> {
+        let Some(directory) = &self.resources.spool else { return Ok(None) };
+        let kept = || {
+            let spool = match inode.state.lock().overlay.as_mut() {
+                Some(overlay) => overlay.spool(|| SpoolFile::create(directory))?,
+                None => return Ok(None),
+            };
+            let _turn = spool.turn();
+            let chosen = inode.state.lock().overlay.as_ref().map(|overlay| overlay.spillable(SPILL_BYTES, only_sent));
+            let Some(chosen) = chosen else { return Ok(None) };
+            chosen.keep(&spool)?;
+            Ok(inode.state.lock().overlay.as_mut().map(|overlay| overlay.spilled(chosen, &spool)))
+        };
+        kept().inspect_err(|error| {
             tracing::warn!("the spool in {} takes no more: {error}", directory.display());
         })
     }
@@ -384,8 +395,7 @@ impl FileSystem {
         let Some((bytes, other)) = others.map(|other| (held(&other), other)).max_by_key(|(bytes, _)| *bytes) else {
             return;
         };
-        let spilled =
-            || self.spill(&mut other.state.lock(), false).is_ok_and(|freed| freed.is_some_and(|freed| freed > 0));
+        let spilled = || self.spill(&other, false).is_ok_and(|freed| freed.is_some_and(|freed| freed > 0));
         if bytes == 0 || self.give_up_sent(&other) > 0 || spilled() {
             return;
         }

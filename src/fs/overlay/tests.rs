@@ -111,10 +111,16 @@ fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, pool: &Pool, number: usiz
                 }
             }
         }
-        Step::Spill(bytes) => {
-            layer.spill(bytes, false, || SpoolFile::create(&std::env::temp_dir())).unwrap();
-        }
+        Step::Spill(bytes) => spill(layer, bytes),
     }
+}
+
+/// Moves up to `bytes_max` of the layer's memory to its spool.
+fn spill(layer: &mut Overlay, bytes_max: u64) {
+    let spool = layer.spool(|| SpoolFile::create(&std::env::temp_dir())).unwrap();
+    let spilling = layer.spillable(bytes_max, false);
+    spilling.keep(&spool).unwrap();
+    layer.spilled(spilling, &spool);
 }
 
 /// Every byte of the layer is where the model has it; what is away lies in staged runs.
@@ -186,4 +192,24 @@ fn a_hole_gives_its_memory_back() {
     layer.zero(&(10..u64::MAX)).unwrap();
     assert_eq!(layer.resident_bytes(), BUFFER_BYTES, "ten bytes are left");
     assert_eq!(layer.segments(&(0..u64::MAX)), [Segment::Dirty(0..10), Segment::Zero(10..1 << 20)]);
+}
+
+#[test]
+fn what_is_written_while_the_old_bytes_go_to_the_spool_is_what_counts() {
+    let pool = Pool::new(Budget::new(64 << 20));
+    let mut layer = Overlay::over(0);
+    write(&mut layer, &pool, 0, &vec![1; 2 * BUFFER_BYTES as usize]).unwrap();
+    let spool = layer.spool(|| SpoolFile::create(&std::env::temp_dir())).unwrap();
+    let spilling = layer.spillable(u64::MAX, false);
+    write(&mut layer, &pool, 10, &[2]).unwrap();
+    spilling.keep(&spool).unwrap();
+    assert_eq!(layer.spilled(spilling, &spool), BUFFER_BYTES, "the buffer that was left alone");
+    let mut found = vec![0; 2 * BUFFER_BYTES as usize];
+    layer.copy_to(&(0..2 * BUFFER_BYTES), &mut found).unwrap();
+    assert!(found.iter().enumerate().all(|(at, &byte)| byte == if at == 10 { 2 } else { 1 }));
+
+    let spilling = layer.spillable(u64::MAX, false);
+    spilling.keep(&spool).unwrap();
+    let elsewhere = std::sync::Arc::new(SpoolFile::create(&std::env::temp_dir()).unwrap());
+    assert_eq!(layer.spilled(spilling, &elsewhere), 0, "another layer's spool says nothing of this one's bytes");
 }

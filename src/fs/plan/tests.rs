@@ -153,8 +153,10 @@ proptest! {
                     }
                 }
                 Step::Spill(bytes) => {
-                    let create = || SpoolFile::create(&std::env::temp_dir());
-                    layer.spill(bytes, false, create).unwrap();
+                    let spool = layer.spool(|| SpoolFile::create(&std::env::temp_dir())).unwrap();
+                    let spilling = layer.spillable(bytes, false);
+                    spilling.keep(&spool).unwrap();
+                    layer.spilled(spilling, &spool);
                 }
                 Step::Truncate(size) => {
                     if layer.truncate(size).is_ok() {
