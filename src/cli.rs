@@ -8,6 +8,7 @@ mod driver;
 mod memory;
 pub mod mount;
 pub mod node;
+mod resources;
 mod trust;
 mod upstream;
 pub mod warmup;

@@ -15,22 +15,17 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{
-    Failure,
-    disk::{self, DiskArgs},
-    memory,
-    trust::TrustArgs,
-};
+use super::{Failure, disk, resources::ResourceArgs, trust::TrustArgs};
 use crate::{
     blob::{
         self, AzureStore, BlobStore as _, Connections, ErrorKind, ListRequest, Metadata, REQUESTS_IN_FLIGHT_DEFAULT,
         RequestLimits,
     },
-    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
+    cache::Volumes,
     credential::{Credential, CredentialSlot},
     fs::{FileSystem, Resources},
     fuse::Session,
-    volume::options::{MountOptions, options_help, parse_bytes, parse_duration},
+    volume::options::{MountOptions, options_help, parse_duration},
 };
 use place::{Place, Said};
 
@@ -67,18 +62,8 @@ pub struct Args {
     /// Make the container when it is missing.
     #[arg(long)]
     create_container: bool,
-    /// Memory of the whole process, e.g. 512MiB [default: 70 % of the cgroup's limit, or 512MiB without one].
-    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
-    memory: Option<u64>,
-    /// Most that one sequential reader fetches ahead.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
-    read_ahead: u64,
     #[command(flatten)]
-    disk: DiskArgs,
-    /// Where unsaved data goes that does not fit the memory, in files without a name that go with the process; and, below
-    /// lost+found, what the service refuses for good, which stays [default: $TMPDIR, or /tmp].
-    #[arg(long, value_name = "DIR")]
-    spool_dir: Option<PathBuf>,
+    resources: ResourceArgs,
     #[command(flatten)]
     trust: TrustArgs,
     /// How old names and attributes may be, e.g. 10s [default: 10s].
@@ -87,14 +72,6 @@ pub struct Args {
     /// close-to-open, exclusive or immutable [default: close-to-open].
     #[arg(long, value_name = "MODE")]
     consistency: Option<String>,
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = parse_bytes(text)?;
-    match bytes >= MEMORY_BYTES_MIN {
-        true => Ok(bytes),
-        false => Err(format!("at least {} MiB are needed", MEMORY_BYTES_MIN >> 20)),
-    }
 }
 
 impl Args {
@@ -130,16 +107,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-    let cache = CacheOptions {
-        memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
-        read_ahead_bytes: args.read_ahead,
-        volumes: Volumes::One,
-    };
-    let resources = Resources {
-        cache: Cache::with_disk(cache, args.disk.options(), runtime.handle().clone()),
-        spool: Some(args.spool_dir.unwrap_or_else(std::env::temp_dir)),
-        runtime: runtime.handle().clone(),
-    };
+    let resources = args.resources.resources(Volumes::One, runtime.handle());
     let cache = resources.cache.clone();
     let served = runtime.block_on(async {
         let served = serve(place, connections, options, args.mount_point, Arc::new(resources)).await;

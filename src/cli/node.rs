@@ -2,20 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{
-    Failure,
-    disk::{self, DiskArgs},
-    driver::DriverArgs,
-    memory,
-    trust::TrustArgs,
-    upstream::UpstreamArgs,
-};
+use super::{Failure, disk, driver::DriverArgs, resources::ResourceArgs, trust::TrustArgs, upstream::UpstreamArgs};
 use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
-    cache::{Cache, CacheOptions, MEMORY_BYTES_MIN, READ_AHEAD_BYTES_DEFAULT, Volumes},
+    cache::Volumes,
     csi::plugin::{NodeOptions, serve_node},
-    fs::Resources,
-    volume::{Shared, options::parse_bytes},
+    volume::Shared,
 };
 
 const EXAMPLES: &str = "\
@@ -40,18 +32,8 @@ pub struct Args {
     /// The CSI socket as the kubelet sees it [default: KUBELET_DIR/plugins/DRIVER_NAME/csi.sock].
     #[arg(long, value_name = "PATH")]
     kubelet_registration_path: Option<PathBuf>,
-    /// Memory of the whole process, e.g. 512MiB [default: 70 % of the cgroup's limit, or 512MiB without one].
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// Most that one sequential reader fetches ahead.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
-    read_ahead: u64,
     #[command(flatten)]
-    disk: DiskArgs,
-    /// Where unsaved data goes that does not fit the memory, and, below lost+found, what the service refuses for good. It
-    /// should outlive the pod [default: $TMPDIR, or /tmp].
-    #[arg(long, value_name = "DIR")]
-    spool_dir: Option<PathBuf>,
+    resources: ResourceArgs,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -66,16 +48,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     args.upstream.log();
     let trust = args.trust.read()?;
     let runtime = super::driver::runtime()?;
-    let cache = CacheOptions {
-        memory_bytes: args.memory.unwrap_or_else(memory::default_budget).max(MEMORY_BYTES_MIN),
-        read_ahead_bytes: args.read_ahead,
-        volumes: Volumes::Many,
-    };
-    let resources = Resources {
-        cache: Cache::with_disk(cache, args.disk.options(), runtime.handle().clone()),
-        spool: Some(args.spool_dir.unwrap_or_else(std::env::temp_dir)),
-        runtime: runtime.handle().clone(),
-    };
+    let resources = args.resources.resources(Volumes::Many, runtime.handle());
     let cache = resources.cache.clone();
     let connections =
         Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust).map_err(|error| Failure::from_chain(&error))?;
