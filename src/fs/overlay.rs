@@ -466,9 +466,10 @@ impl Overlay {
         self.dirty.covers(range) && self.runs_meeting(range).next().is_none()
     }
 
-    /// Where buffers are held, in order: a way to find what could be sent without walking the file.
-    pub fn resident_positions(&self) -> impl Iterator<Item = u64> {
-        self.buffers.keys().map(|index| index * BUFFER_BYTES)
+    /// Where the first buffer is that ends behind `from`: a way to find what could be sent without walking the file.
+    #[must_use]
+    pub fn held_from(&self, from: u64) -> Option<u64> {
+        self.buffers.range(from / BUFFER_BYTES..).next().map(|(index, _)| index * BUFFER_BYTES)
     }
 
     /// Records that the bytes shared as `body` for `run` were sent. `false` when they have changed since, which the

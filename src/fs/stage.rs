@@ -203,11 +203,12 @@ impl FileSystem {
         let mut stretches: Vec<Range<u64>> = Vec::new();
         {
             let state = inode.state.lock();
-            for position in state.overlay.iter().flat_map(super::overlay::Overlay::resident_positions) {
-                // In order, and a stretch has many buffers: most lie in the last one.
-                if stretches.last().is_none_or(|last| last.end < position + BUFFER_BYTES) {
-                    stretches.extend(self.stretches_in(position));
-                }
+            let mut from = 0;
+            // A stretch has many buffers: one of them is enough, and there are thousands while a large file is written.
+            while let Some(position) = state.overlay.as_ref().and_then(|overlay| overlay.held_from(from)) {
+                stretches.extend(self.stretches_in(position));
+                let seen = stretches.last().map_or(0, |last| last.end / BUFFER_BYTES * BUFFER_BYTES);
+                from = seen.max(position + BUFFER_BYTES);
             }
         }
         stretches.dedup();

@@ -224,6 +224,8 @@ impl Engine {
     async fn exchange(&self, call: &Call, mut pass: Pass) -> Result<Reply, FailedTry> {
         let mut request = Request::new(call.url.clone(), call.method);
         request.insert_header("x-ms-version", SERVICE_VERSION);
+        // Where there is none, azure_core makes an error of it first, with a backtrace, and then an id.
+        request.insert_header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string());
         for (name, value) in &call.headers {
             request.insert_header(name.clone(), value.clone());
         }
