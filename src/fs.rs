@@ -4,7 +4,7 @@
 //! | to understand | read |
 //! |---|---|
 //! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
-//! | how a name is found | `lookup`, `directory`, `name` |
+//! | how a name is found | `lookup`, `list`, `directory`, `subtree` (listed ahead), `name` |
 //! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek`; before anybody asks: `warm_up` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
 //! | what a close need not wait for | `behind` |
@@ -66,6 +66,7 @@ mod seek;
 mod siblings;
 mod spool;
 mod stage;
+mod subtree;
 mod table;
 mod view;
 mod warm_up;
@@ -228,6 +229,8 @@ pub struct FileSystem {
     table: InodeTable,
     /// What listings may keep.
     names: Arc<NameMemory>,
+    /// What is listed ahead of walkers.
+    subtrees: subtree::Subtrees,
     handles: HandleTable,
     views: Views,
     writer: stage::Writer,
@@ -267,6 +270,7 @@ impl FileSystem {
             store,
             dirty_share: resources.cache.dirty_share(),
             names: NameMemory::new(resources.cache.budget()),
+            subtrees: subtree::Subtrees::default(),
             resources,
             settings,
             naming,

@@ -51,6 +51,8 @@ mod renames;
 mod requests;
 #[path = "fs/siblings.rs"]
 mod siblings;
+#[path = "fs/subtrees.rs"]
+mod subtrees;
 #[path = "fs/tags.rs"]
 mod tags;
 #[path = "fs/unsaved.rs"]

@@ -225,8 +225,9 @@ impl FileSystem {
     fn conflict(&self, inode: &Arc<Inode>, name: &BlobName, error: Error) -> Error {
         if let Some((parent, shown)) = self.table.place(inode.number) {
             self.detach(parent, &shown, inode);
-            if let Some(directory) = self.table.get(parent).as_ref().and_then(|parent| parent.directory.as_ref()) {
-                directory.forget();
+            if let Some(parent) = self.table.get(parent) {
+                self.spoil_listed_ahead(&parent, &shown);
+                parent.directory.iter().for_each(super::directory::Directory::forget);
             }
         }
         let sentence = format!("another client has changed {name}; what was written here was not saved over it");

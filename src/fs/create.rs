@@ -240,6 +240,7 @@ impl FileSystem {
             Ok(made) => made,
             Err(error) if error.kind == ErrorKind::Precondition => {
                 // Another client was first: what we believed of the name is wrong.
+                self.spoil_listed_ahead(directory, name);
                 if let Some(known) = &directory.directory {
                     known.forget();
                 }
@@ -276,6 +277,7 @@ impl FileSystem {
     /// Tells the directory, and other views, of a name that was made here.
     fn after_make(&self, caller: &Caller, directory: &Arc<Inode>, inode: &Arc<Inode>) {
         if let (Some(known), Some((_, name))) = (&directory.directory, self.table.place(inode.number)) {
+            self.spoil_listed_ahead(directory, &name);
             self.views.invalidate(Some(&caller.view), &Invalidation::Entry(directory.number, Arc::clone(&name)));
             let (number, kind, seen) = (inode.number, inode.kind, Instant::now());
             known.put_local(&Slot { name, number, kind, properties: None, seen });

@@ -270,6 +270,7 @@ impl FileSystem {
 impl Turn {
     /// Brings what is known of the directory in line with the answer, before anybody who waits for it goes on.
     fn finish(self, prefix: &str, blob: BlobName, name: &Arc<str>, outcome: Result<()>) {
+        self.volume.spoil_listed_ahead(&self.directory, name);
         let Some(known) = &self.directory.directory else { return };
         let Err(error) = outcome else {
             // Once more, now that it is true at the service: answers to questions of before say nothing of the name.

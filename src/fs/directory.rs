@@ -24,7 +24,7 @@ use std::{
 pub use listing::{Cursor, Listing, Names, Slot};
 pub use memory::NameMemory;
 
-use super::siblings::Walk;
+use super::{siblings::Walk, subtree::Descent};
 use crate::{blob::Committed, sync::Mutex};
 
 /// Names known to be absent are dropped all at once past this many: a bound on memory (about 100 bytes each), not on
@@ -70,6 +70,8 @@ pub struct Directory {
     known: Mutex<Known>,
     /// How its files are opened, and what was fetched ahead of that.
     pub walk: Mutex<Walk>,
+    /// In what order the directories in it are listed.
+    pub descent: Mutex<Descent>,
 }
 
 impl Directory {

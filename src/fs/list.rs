@@ -9,6 +9,7 @@ use super::{
     inode::Inode,
     lookup::{Found, Held},
     name::{HiddenReason, RESERVED},
+    subtree::Ahead,
 };
 use crate::blob::{BlobProperties, ListEntry, ListPage, ListRequest};
 
@@ -219,6 +220,16 @@ impl FileSystem {
         }
         let Cursor::At(marker) = listing.cursor() else { return Ok(()) };
         let prefix = self.directory_prefix(directory.number)?;
+        if marker.is_none()
+            && let Some(Ahead { entries, asked }) = self.listed_ahead(directory, &prefix).await
+        {
+            listing.date_back(asked);
+            listing.begin_page(None);
+            self.merge_page(directory, listing, &prefix, &ListPage { entries, next_marker: None }, asked);
+            listing.advance(Cursor::Done);
+            self.names.settle();
+            return Ok(());
+        }
         let request = ListRequest { prefix: prefix.clone(), delimited: true, marker, max_results: None };
         let asked = Instant::now();
         let page = self.store.list(&request).await;

@@ -114,6 +114,7 @@ impl FileSystem {
         {
             return known.ok_or_else(|| no_entry(&shown));
         }
+        self.spoil_listed_ahead(&directory, &shown);
         let asked = Instant::now();
         if directory.directory.as_ref().is_some_and(|known| known.count_probe() > PROBES_BEFORE_LISTING) {
             self.load_first_page(&directory).await?;
@@ -463,6 +464,7 @@ impl FileSystem {
     pub(super) fn publish(&self, inode: &Arc<Inode>) {
         let Some((parent, name)) = self.table.place(inode.number) else { return };
         let Some(parent) = self.table.get(parent) else { return };
+        self.spoil_listed_ahead(&parent, &name);
         let Some(directory) = &parent.directory else { return };
         let properties = {
             let state = inode.state.lock();

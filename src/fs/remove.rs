@@ -106,6 +106,7 @@ impl FileSystem {
         self.table.unlink(inode.number);
         self.settle_owed(inode);
         if let Some(directory) = self.table.get(parent) {
+            self.spoil_listed_ahead(&directory, &name);
             if let Some(known) = &directory.directory {
                 known.remove_local(&name);
             }

@@ -273,11 +273,18 @@ impl FileSystem {
             self.forget_name(caller, &target.inode, Fate::Unlinked);
         }
         let Some((parent, name)) = self.table.place(source.number) else { return };
-        if let Some(known) = self.table.get(parent).as_ref().and_then(|directory| directory.directory.as_ref()) {
-            known.remove_local(&name);
+        if source.kind == Kind::Directory {
+            self.subtrees.end_all();
+        }
+        if let Some(directory) = self.table.get(parent) {
+            self.spoil_listed_ahead(&directory, &name);
+            if let Some(known) = &directory.directory {
+                known.remove_local(&name);
+            }
         }
         self.table.rename(source.number, new_parent, shown);
         if let Some(directory) = self.table.get(new_parent) {
+            self.spoil_listed_ahead(&directory, shown);
             if let Some(known) = &directory.directory {
                 let (number, kind, seen) = (source.number, source.kind, std::time::Instant::now());
                 known.put_local(&Slot { name: Arc::from(shown), number, kind, properties: None, seen });

@@ -104,6 +104,8 @@ const NAME_OVERHEAD_BYTES: u64 = 32 + 8 + 16;
 #[derive(Debug)]
 pub struct Listing {
     started: Instant,
+    /// By how much what it says is older than that, in nanoseconds.
+    older_by: AtomicU64,
     slots: Mutex<Slots>,
     memory: Arc<NameMemory>,
     /// When it was asked last, by the clock of `memory`.
@@ -141,6 +143,7 @@ impl Listing {
         };
         let listing = Arc::new(Self {
             started: Instant::now(),
+            older_by: AtomicU64::new(0),
             slots: Mutex::new(slots),
             memory: Arc::clone(memory),
             used: AtomicU64::new(memory.tick()),
@@ -154,7 +157,7 @@ impl Listing {
     /// Whether it began less than `fresh_for` ago and holds all names that it ever had.
     #[must_use]
     pub fn is_current(&self, fresh_for: Duration) -> bool {
-        self.started.elapsed() < fresh_for && self.slots.lock().first == 0
+        self.started().elapsed() < fresh_for && self.slots.lock().first == 0
     }
 
     /// Whether it holds every name of the directory, so that one it does not hold is not there.
@@ -164,10 +167,17 @@ impl Listing {
         slots.cursor == Cursor::Done && slots.first == 0
     }
 
-    /// When the pass began.
+    /// When the pass began, or when what it says was asked for.
     #[must_use]
     pub fn started(&self) -> Instant {
-        self.started
+        let older_by = Duration::from_nanos(self.older_by.load(Ordering::Relaxed));
+        self.started.checked_sub(older_by).unwrap_or(self.started)
+    }
+
+    /// What it is filled with was asked for earlier than it began.
+    pub fn date_back(&self, asked: Instant) {
+        let older_by = u64::try_from(self.started.saturating_duration_since(asked).as_nanos()).unwrap_or(u64::MAX);
+        self.older_by.store(older_by, Ordering::Relaxed);
     }
 
     /// When it was asked last, by the clock of the memory for names.
@@ -230,6 +240,15 @@ impl Listing {
         let behind = slots.slots.iter().enumerate().skip(from.saturating_sub(slots.first));
         let there = behind.filter(|(_, kept)| !kept.packed.is_gone()).take(count);
         there.map(|(at, kept)| (slots.first + at, self.unpacked(kept, &slots.shared))).collect()
+    }
+
+    /// How many directories are there from position `from` to before position `to`.
+    #[must_use]
+    pub fn directories_between(&self, from: usize, to: usize) -> usize {
+        let slots = self.slots.lock();
+        let range = from.saturating_sub(slots.first)..to.saturating_sub(slots.first).min(slots.slots.len());
+        let there = |kept: &&Kept| kept.packed.kind() == Kind::Directory && !kept.packed.is_gone();
+        slots.slots.get(range).map_or(0, |slots| slots.iter().filter(there).count())
     }
 
     /// What `name` is, if it is there.
