@@ -79,6 +79,8 @@ const RCLONE: &str = "target/tools/bin/rclone";
 const RCLONE_COMMAND: &str = "exec {rclone} mount :azureblob:{container} {mountpoint} --config= --cache-dir {cache} \
     --azureblob-account {account} --azureblob-endpoint {endpoint} --dir-cache-time 10s --log-level ERROR {flags}";
 const PEER_PREFIX: &str = "BENCH_PEER_";
+/// What begins like a peer's command and is none.
+const PEER_RUNS: &str = "BENCH_PEER_RUNS";
 
 impl Driver {
     /// Ours, built beside this program.
@@ -97,6 +99,7 @@ impl Driver {
         let rclone = PathBuf::from(RCLONE);
         let mut peers: Vec<Self> = rclone.exists().then_some(Self::Rclone(rclone)).into_iter().collect();
         let mut given: Vec<(String, String)> = std::env::vars()
+            .filter(|(name, _)| name != PEER_RUNS)
             .filter_map(|(name, command)| Some((name.strip_prefix(PEER_PREFIX)?.to_ascii_lowercase(), command)))
             .collect();
         given.sort();
