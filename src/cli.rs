@@ -59,18 +59,7 @@ impl Failure {
     /// An error and its causes, each said once.
     #[must_use]
     pub fn from_chain(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(below) = cause {
-            // Some libraries repeat the texts of their causes in their own.
-            let text = below.to_string();
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            cause = below.source();
-        }
-        Self::new(message)
+        Self::new(telemetry::chain(error))
     }
 }
 

@@ -10,6 +10,22 @@ use tracing_subscriber::EnvFilter;
 /// The environment variable that sets the level where no flag does.
 pub const LEVEL_VARIABLE: &str = "AZBLOB_LOG";
 
+/// An error and its causes in one line, each said once: some libraries repeat the texts of their causes in their own.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        below = cause.source();
+    }
+    text
+}
+
 /// Libraries below us, each quiet unless it is named: at INFO they tell of every connection.
 const QUIET: &str = "azure_core=warn,fuser=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,tower=warn,typespec_client_core=warn";
 

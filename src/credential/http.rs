@@ -4,6 +4,7 @@
 use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use super::{Error, TokenError, TokenErrorKind};
+use crate::telemetry::chain;
 
 /// Time to make a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -163,20 +164,6 @@ async fn send(source_name: &str, url: &str, request: reqwest::RequestBuilder) ->
         }
     }
     Ok(Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned() })
-}
-
-/// The error and everything below it, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(cause) = below {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        below = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

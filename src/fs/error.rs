@@ -89,14 +89,7 @@ impl Error {
     /// The message and its causes in one line, each said once.
     #[must_use]
     pub fn to_chain(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::telemetry::chain(self)
     }
 }
 

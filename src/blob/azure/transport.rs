@@ -18,6 +18,7 @@ use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use crate::{
     blob::{Body, Error, ErrorKind, METADATA_ENTRIES_MAX},
     credential::Trust,
+    telemetry::chain,
 };
 
 /// Time to make a connection: TCP and TLS. Short, because a retry helps more than patience here.
@@ -110,21 +111,6 @@ impl fmt::Display for TransportError {
 }
 
 impl std::error::Error for TransportError {}
-
-/// The error and everything below it, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(cause) = below {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        below = cause.source();
-    }
-    text
-}
 
 fn io_kind(error: &dyn std::error::Error) -> Option<io::ErrorKind> {
     let mut below = error.source();
