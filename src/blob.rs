@@ -22,7 +22,7 @@ mod remedy;
 mod retry;
 mod store;
 
-pub use azure::{AzureStore, Connections};
+pub use azure::{AzureStore, Cause, Connections, CorsRule, Greeting};
 pub use body::Body;
 pub use endpoint::{Location, LocationError, LocationHints};
 pub use error::{Error, ErrorKind, Result};

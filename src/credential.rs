@@ -13,6 +13,7 @@ mod cloud;
 mod connection_string;
 mod entra;
 mod environment;
+mod error;
 mod http;
 mod identity;
 mod managed_identity;
@@ -30,6 +31,7 @@ mod workload_identity;
 pub use cloud::{Cloud, CloudHints, STORAGE_AUDIENCE, UnknownCloud};
 pub use connection_string::parse_connection_string;
 pub use environment::{AuthMode, account_settings_from};
+pub use error::Error;
 pub use http::{IdentityHttp, Trust};
 pub use identity::{IdentityOptions, IdentitySettings};
 pub use managed_identity::{IdentityEndpoints, IdentityId};
@@ -104,116 +106,4 @@ pub struct AccountSettings {
     pub mode: Option<AuthMode>,
     /// The credential, if one was found.
     pub credential: Option<Credential>,
-}
-
-/// A credential that cannot be used. The texts name the secret and the fix, never its value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// An account key that is no base64.
-    #[error(
-        "{source_name} is not a storage account key: keys are base64 text (88 characters for Azure accounts); copy it again from the account's \"Access keys\" page"
-    )]
-    KeyNotBase64 {
-        /// Which secret ("AZURE_STORAGE_KEY", "secret key accountkey").
-        source_name: String,
-    },
-    /// An empty secret.
-    #[error("{source_name} is empty: remove it or give it a value")]
-    Empty {
-        /// Which secret.
-        source_name: String,
-    },
-    /// A SAS without its signature.
-    #[error(
-        "{source_name} is not a SAS token: it has no sig= parameter; expected text of the form sv=...&sp=...&sig=... (with or without a leading ?)"
-    )]
-    SasWithoutSignature {
-        /// Which secret.
-        source_name: String,
-    },
-    /// A key without the account that it belongs to.
-    #[error(
-        "{source_name} is set, but not the storage account that it belongs to: set AZURE_STORAGE_ACCOUNT or give the account in the URL"
-    )]
-    KeyWithoutAccount {
-        /// Which secret.
-        source_name: String,
-    },
-    /// A connection string that is no list of Key=Value;.
-    #[error(
-        "{source_name} is not a connection string: expected Key=Value pairs separated by semicolons, such as DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...;EndpointSuffix=core.windows.net"
-    )]
-    NotAConnectionString {
-        /// Which secret.
-        source_name: String,
-    },
-    /// A connection string that lacks what is needed.
-    #[error("{source_name} names neither an account nor a blob endpoint: add AccountName=... or BlobEndpoint=...")]
-    ConnectionStringWithoutAccount {
-        /// Which secret.
-        source_name: String,
-    },
-    /// A way to sign in that this version does not know, or that lacks its secret.
-    #[error("{source_name} is \"{mode}\": {reason}")]
-    AuthMode {
-        /// Which variable.
-        source_name: String,
-        /// Its value.
-        mode: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// A way to sign in that lacks something.
-    #[error("{mode} cannot sign in without {what}: set it")]
-    Missing {
-        /// The way.
-        mode: &'static str,
-        /// Variables and options, one of which has to be set.
-        what: &'static str,
-    },
-    /// A host of Entra ID that cannot be one.
-    #[error("\"{authority}\" is no host of Entra ID: expected https://HOST, such as https://login.microsoftonline.com")]
-    Authority {
-        /// As written.
-        authority: String,
-    },
-    /// A tenant that cannot be one.
-    #[error("\"{tenant}\" is no tenant: expected its ID, or a domain of it, such as contoso.onmicrosoft.com")]
-    Tenant {
-        /// As written.
-        tenant: String,
-    },
-    /// A managed identity that is named twice.
-    #[error("a managed identity is named by one of client ID, object ID and resource ID: remove the others")]
-    SeveralIdentities,
-    /// An identity that this platform does not let choose.
-    #[error("this managed identity cannot be asked for here: {reason}")]
-    IdentityNotHere {
-        /// Why, and what to do.
-        reason: &'static str,
-    },
-    /// An endpoint for managed identities that is no URL.
-    #[error("{source_name} is \"{value}\", which is no URL: expected http://HOST[:PORT][/PATH]")]
-    IdentityEndpoint {
-        /// Which variable or option.
-        source_name: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// A bundle of CA certificates that cannot be used.
-    #[error("CA certificates {file}: {reason}")]
-    Certificates {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No HTTPS without roots.
-    #[error(
-        "TLS cannot be set up ({reason}): install this machine's CA certificates (package ca-certificates), or set SSL_CERT_FILE"
-    )]
-    Tls {
-        /// What the library says.
-        reason: String,
-    },
 }

@@ -7,11 +7,13 @@
 //! | `cli` | one file a role: controller, node, mount; flags, environment, exit codes |
 //! | `csi` | the gRPC services that the kubelet and the external provisioner call |
 //! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
+//! | `doctor` | checks in order, from the URL to the permissions; turns a failure into a finding |
 //! | [`fuse`] | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
 //! | [`fs`] | the file system itself: inodes, directories, reads, writes, commits. No FUSE type |
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
 //! | [`credential`] | who we are: account key, SAS, connection string; clouds and endpoints |
+//! | [`finding`] | every known reason why a volume does not mount, with its fix: one table |
 //!
 //! Start with `fs.rs` to understand the product, with `docs/ARCHITECTURE.md` to understand the choices.
 
@@ -22,6 +24,9 @@ pub mod cli;
 pub mod credential;
 #[cfg(not(feature = "shuttle"))]
 pub mod csi;
+#[cfg(not(feature = "shuttle"))]
+pub mod doctor;
+pub mod finding;
 pub mod fs;
 #[cfg(not(feature = "shuttle"))]
 pub mod fuse;

@@ -13,9 +13,11 @@ mod block_list;
 mod call;
 mod container;
 mod copy;
+mod cors;
 mod delete;
 mod dfs;
 mod get;
+mod greeting;
 mod lease;
 mod list;
 mod put_blob;
@@ -39,8 +41,11 @@ use azure_core::http::{ClientOptions, Method, Pipeline, RetryOptions, Transport}
 use tokio::sync::OnceCell;
 use url::Url;
 
+pub use cors::CorsRule;
+pub use greeting::Greeting;
 pub(in crate::blob) use response::ServiceMessage;
-pub(in crate::blob) use transport::{Cause, TransportError};
+pub use transport::Cause;
+pub(in crate::blob) use transport::TransportError;
 
 use self::{
     call::Engine,
@@ -182,6 +187,15 @@ impl AzureStore {
     /// `ContainerNotFound`, `Denied`.
     pub async fn set_container_metadata(&self, metadata: &Metadata) -> Result<()> {
         container::set_metadata(self, metadata).await
+    }
+
+    /// The CORS rules of the account. Not part of [`BlobStore`]: only the doctor looks at them. Takes the account's key, an
+    /// account SAS with srt=s, or a role of the management plane.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub async fn cors_rules(&self) -> Result<Vec<CorsRule>> {
+        cors::rules(self).await
     }
 
     /// Where it is.

@@ -11,39 +11,63 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use url::{Host, Url};
 
 use super::BlobName;
-use crate::credential::{AccountSettings, Cloud, SasToken};
+use crate::{
+    credential::{AccountSettings, Cloud, SasToken},
+    finding::{Diagnosis, Finding},
+};
 
 /// Everything but RFC 3986's unreserved characters is escaped, `/` too: with a plain `/`, the URL standard would
 /// resolve `a/../b` to `b`. The service treats `%2F` and `/` alike.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What is wrong with a location, with the forms that are right.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// What is wrong with a location. The sentences are those of the table of findings.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocationError {
     /// Not a URL, or one without a container.
-    #[error(
-        "\"{0}\" is not a container URL: {1}; expected https://ACCOUNT.blob.core.windows.net/CONTAINER[/PREFIX], http://HOST:PORT/ACCOUNT/CONTAINER[/PREFIX], or CONTAINER[/PREFIX] with the account given apart"
-    )]
     BadUrl(String, String),
     /// A container name that the service does not allow.
-    #[error(
-        "\"{0}\" is not a container name: {1} (3 to 63 characters of a-z, 0-9 and -, beginning and ending with a letter or digit and without --, or $root, $web, $logs)"
-    )]
     BadContainer(String, &'static str),
     /// An account name that the service does not allow.
-    #[error("\"{0}\" is not a storage account name: 3 to 24 characters of a-z and 0-9")]
     BadAccount(String),
     /// Neither account nor endpoint.
-    #[error(
-        "the storage account of container \"{0}\" is not known: give the whole container URL, --account, or AZURE_STORAGE_ACCOUNT"
-    )]
     NoAccount(String),
     /// The URL's account and the one given apart differ.
-    #[error("the URL is about account \"{0}\", but account \"{1}\" was given apart: remove one of them")]
     OtherAccount(String, String),
     /// A SAS in the URL that is none.
-    #[error("{0}")]
-    BadSas(#[from] crate::credential::Error),
+    BadSas(crate::credential::Error),
+}
+
+impl LocationError {
+    /// Which finding it is, filled in.
+    #[must_use]
+    pub fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::BadUrl(text, reason) => Finding::UrlMalformed.with(&[("text", text), ("reason", reason)]),
+            Self::BadContainer(text, reason) => {
+                Finding::ContainerNameIllegal.with(&[("text", text), ("reason", reason)])
+            }
+            Self::BadAccount(text) => Finding::AccountNameIllegal.with(&[("text", text)]),
+            Self::NoAccount(container) => Finding::AccountUnnamed.with(&[("container", container)]),
+            Self::OtherAccount(account, other) => {
+                Finding::AccountNamedTwice.with(&[("account", account), ("other", other)])
+            }
+            Self::BadSas(error) => error.diagnosis(),
+        }
+    }
+}
+
+impl fmt::Display for LocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.diagnosis().fmt(f)
+    }
+}
+
+impl std::error::Error for LocationError {}
+
+impl From<crate::credential::Error> for LocationError {
+    fn from(error: crate::credential::Error) -> Self {
+        Self::BadSas(error)
+    }
 }
 
 /// What is known about a location apart from the URL: options, volume attributes, environment.
@@ -203,6 +227,17 @@ impl Location {
     /// URL of the container.
     pub(super) fn container_url(&self) -> Option<Url> {
         Url::parse(&format!("{}/{}", self.service, self.container)).ok()
+    }
+
+    /// URL of the service's root.
+    pub(super) fn service_url(&self) -> Option<Url> {
+        Url::parse(&format!("{}/", self.service)).ok()
+    }
+
+    /// Whether requests go over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.service.starts_with("https://")
     }
 
     /// URL of a path, or of the root, at the Data Lake endpoint of the same account: `dfs` for `blob` in the host name. A

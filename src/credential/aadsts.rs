@@ -1,11 +1,15 @@
-//! What Entra ID's refusals mean: one table from AADSTS codes to what to do, filled in with what the request said. Pure.
+//! What Entra ID's refusals mean: from AADSTS codes to findings, filled in with what the request said. Pure.
 
 use serde::Deserialize;
 
 use super::entra::{Application, Claims};
+use crate::finding::{Diagnosis, Finding};
 
 /// Longest text of the service that is passed on, in characters: its first sentences say what is wrong.
 const SAID_CHARACTERS_MAX: usize = 300;
+
+/// Audience of tokens that are made to be exchanged. Sovereign clouds have a suffix to it.
+const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
 
 /// The body of a refusal.
 #[derive(Deserialize)]
@@ -18,8 +22,13 @@ struct Refusal {
     error_codes: Vec<u32>,
 }
 
-/// Says what the service said, and what to do; `None` for text that is no refusal of Entra ID.
-pub(super) fn sentence(text: &str, application: &Application, claims: Option<&Claims>) -> Option<String> {
+/// Which finding a refusal is, with what the service said in front; what it said alone, for a code that is in no row.
+/// `None` for text that is no refusal of Entra ID.
+pub(super) fn read(
+    text: &str,
+    application: &Application,
+    claims: Option<&Claims>,
+) -> Option<Result<Diagnosis, String>> {
     let refusal: Refusal = serde_json::from_str(text).ok()?;
     let said = refusal.error_description.split(" Trace ID:").next().unwrap_or_default();
     let said = said.lines().next().unwrap_or_default().trim();
@@ -29,8 +38,11 @@ pub(super) fn sentence(text: &str, application: &Application, claims: Option<&Cl
     }
     let said: String = said.chars().take(SAID_CHARACTERS_MAX).collect();
     let code = refusal.error_codes.first().copied().or_else(|| code_in(&said));
-    let fix = code.and_then(|code| fix(code, application, claims)).map(|fix| format!("; {fix}")).unwrap_or_default();
-    Some(format!("{}{fix}", said.trim_end_matches('.')))
+    let said = said.trim_end_matches('.');
+    Some(match code.and_then(|code| finding(code, application, claims)) {
+        Some(known) => Ok(Diagnosis { cause: format!("{said}; {}", known.cause), ..known }),
+        None => Err(said.to_owned()),
+    })
 }
 
 /// The digits of `AADSTS7000215: ...`.
@@ -39,44 +51,51 @@ fn code_in(said: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-fn fix(code: u32, application: &Application, claims: Option<&Claims>) -> Option<String> {
-    let (client, tenant) = (&application.client_id, &application.tenant);
-    let text = match code {
-        700_016 | 7_000_229 => format!(
-            "there is no application {client} in tenant {tenant}: check client ID (the application's or identity's, not its object ID) and tenant ID"
-        ),
-        7_000_215 => "the client secret is wrong: use the secret's value, not its ID, and a current one".to_owned(),
-        7_000_222 => format!("make a new one: az ad app credential reset --id {client} --append"),
-        90_002 | 900_023 | 50_034 => format!(
-            "there is no tenant {tenant} at {}: check the tenant ID, and that the cloud is the right one (AZURE_AUTHORITY_HOST)",
-            application.authority()
-        ),
-        70_021 | 700_211 | 700_212 | 700_213 => return Some(federation(client, claims)),
-        700_024 => "the token is outside of its time: check this machine's clock, and that the token file is renewed"
-            .to_owned(),
-        700_027 => format!(
-            "the certificate is not registered, or its key does not fit: az ad app credential reset --id {client} --cert @certificate.pem --append"
-        ),
-        500_011 => {
-            "this tenant does not know the storage audience: check the cloud, and token-audience where it is custom"
-                .to_owned()
+fn finding(code: u32, application: &Application, claims: Option<&Claims>) -> Option<Diagnosis> {
+    let finding = match code {
+        700_016 | 7_000_229 => Finding::AadApplicationUnknown,
+        7_000_215 => Finding::AadSecretWrong,
+        7_000_222 => Finding::AadSecretExpired,
+        90_002 | 900_023 | 50_034 => Finding::AadTenantUnknown,
+        70_021 | 70_025 | 700_211 | 700_212 | 700_213 | 7_002_138 => {
+            return Some(federation(code, &application.client_id, claims));
         }
-        53_003 | 530_003 => {
-            "a Conditional Access policy of the tenant forbids it: allow this workload identity there".to_owned()
-        }
+        700_024 => Finding::FederatedTokenTime,
+        700_027 => Finding::AadCertificateUnknown,
+        500_011 => Finding::AadAudienceUnknown,
+        53_003 | 530_003 => Finding::AadConditionalAccess,
         _ => return None,
     };
-    Some(text)
+    Some(finding.with(&[
+        ("client", &application.client_id),
+        ("tenant", &application.tenant),
+        ("authority", application.authority()),
+    ]))
 }
 
-/// The federated credential that would fit.
-fn federation(client: &str, claims: Option<&Claims>) -> String {
-    let Some(claims) = claims else { return "no federated credential of the identity fits the token".to_owned() };
-    let (issuer, subject, audience) = (&claims.iss, &claims.sub, claims.audience());
-    format!(
-        "no federated credential of identity {client} fits this token (issuer {issuer}, subject {subject}, audience {audience}): compare all three to the letter, or add one: \
-         az identity federated-credential create --name NAME --identity-name IDENTITY --resource-group GROUP --issuer {issuer} --subject {subject} --audiences {audience}"
-    )
+/// The federated credential that would fit, and which of its three parts does not.
+fn federation(code: u32, client: &str, claims: Option<&Claims>) -> Diagnosis {
+    let Some(claims) = claims else { return Finding::FederationMissing.with(&[]) };
+    let audience = claims.audience();
+    let usual = audience.starts_with(EXCHANGE_AUDIENCE);
+    let differs = match code {
+        _ if !usual => {
+            " (the token's audience is none of token exchange: that of the projected volume or of tokenRequests has to be api://AzureADTokenExchange)"
+        }
+        700_211 => " (it is the issuer that is not known)",
+        700_212 => " (it is the audience that is not known)",
+        700_213 => " (it is the subject that is not known)",
+        7_002_138 => " (the subject differs in upper and lower case)",
+        _ => "",
+    };
+    Finding::FederationMismatch.with(&[
+        ("client", client),
+        ("issuer", &claims.iss),
+        ("subject", &claims.sub),
+        ("audience", &audience),
+        ("wanted", if usual { &audience } else { EXCHANGE_AUDIENCE }),
+        ("differs", differs),
+    ])
 }
 
 #[cfg(test)]
@@ -91,7 +110,9 @@ mod tests {
             Claims { iss: "https://oidc/".into(), sub: "system:serviceaccount:a:b".into(), ..Claims::default() };
         let body =
             serde_json::json!({ "error": "invalid_client", "error_description": description, "error_codes": [code] });
-        sentence(&body.to_string(), &application, Some(&claims)).unwrap()
+        read(&body.to_string(), &application, Some(&claims))
+            .unwrap()
+            .map_or_else(|said| said, |known| known.to_string())
     }
 
     #[test]
@@ -117,7 +138,7 @@ mod tests {
         assert_eq!(say("AADSTS1: Odd.", 1), "AADSTS1: Odd");
         let http = IdentityHttp::new(&Trust::default()).unwrap();
         let application = Application::new(http, "https://a", "t", "c").unwrap();
-        assert!(sentence("<html>", &application, None).is_none());
-        assert!(sentence("{}", &application, None).is_none());
+        assert!(read("<html>", &application, None).is_none());
+        assert!(read("{}", &application, None).is_none());
     }
 }

@@ -5,7 +5,12 @@ use std::{ffi::OsString, path::PathBuf, process::Stdio};
 use async_trait::async_trait;
 use tokio::process::Command;
 
-use super::{AccessToken, TokenError, TokenSource, entra::refused, token_answer};
+use super::{
+    AccessToken, TokenError, TokenSource,
+    entra::{found, refused},
+    token_answer,
+};
+use crate::finding::Finding;
 
 /// The program.
 const PROGRAM: &str = "az";
@@ -38,7 +43,7 @@ impl TokenSource for AzureCli {
     async fn fetch(&self, audience: &str) -> Result<AccessToken, TokenError> {
         let name = self.describe();
         let Some(program) = self.program() else {
-            return Err(refused(&name, "there is no program az in PATH: install the Azure CLI and run az login"));
+            return Err(found(&name, Finding::CliMissing.with(&[])));
         };
         let mut command = Command::new(&program);
         command.args(["account", "get-access-token", "--output", "json", "--resource", audience]);
@@ -52,7 +57,8 @@ impl TokenSource for AzureCli {
         if output.status.success() {
             return token_answer::parse(&name, &String::from_utf8_lossy(&output.stdout));
         }
-        Err(refused(&name, complaint(&String::from_utf8_lossy(&output.stderr))))
+        let said = complaint(&String::from_utf8_lossy(&output.stderr));
+        Err(found(&name, Finding::CliSignedOut.with(&[("said", &said)])))
     }
 
     fn describe(&self) -> String {
@@ -63,14 +69,13 @@ impl TokenSource for AzureCli {
     }
 }
 
-/// What it said, with what to do.
+/// What it said.
 fn complaint(stderr: &str) -> String {
     let error = stderr.lines().map(str::trim).find(|line| line.starts_with("ERROR:") || line.contains("AADSTS"));
     let line = error.or_else(|| stderr.lines().map(str::trim).rfind(|line| !line.is_empty()));
     let said: String =
         line.unwrap_or("it failed without a word").trim_start_matches("ERROR:").trim().chars().take(300).collect();
-    let said = said.trim_end_matches('.');
-    if said.contains("az login") { said.to_owned() } else { format!("{said}; run az login again") }
+    said.trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 use super::{AccessToken, TokenError, TokenErrorKind, TokenSource};
+use crate::finding::Finding;
 
 /// One link: its name, and the source, or why it cannot be asked.
 pub(super) type Link = (&'static str, Result<Arc<dyn TokenSource>, String>);
@@ -52,7 +53,8 @@ impl TokenSource for Chain {
             };
             reasons.push(format!("{name}: {reason}"));
         }
-        Err(TokenError::new(kind, self.describe(), format!("none of its sources has one; {}", reasons.join("; "))))
+        let known = Finding::NoIdentity.with(&[("reasons", &reasons.join("; "))]);
+        Err(TokenError::found(kind, self.describe(), known))
     }
 
     fn describe(&self) -> String {
@@ -121,10 +123,8 @@ mod tests {
             ("managed identity", Ok(fake("IMDS", 9) as _)),
         ]);
         let error = chain.fetch("a").await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no token from the default chain: none of its sources has one; environment: AZURE_CLIENT_ID is not set; managed identity: IMDS says no"
-        );
+        let reasons = "(environment: AZURE_CLIENT_ID is not set; managed identity: IMDS says no)";
+        assert!(error.to_string().contains(reasons), "{error}");
         assert_eq!(error.kind, TokenErrorKind::Refused);
     }
 }

@@ -11,6 +11,10 @@
 //! The authority that tokens come from is the one of 3 where it is said, whichever cloud is found: that is how a custom
 //! cloud signs in.
 
+use std::fmt;
+
+use crate::finding::{Diagnosis, Finding};
+
 /// An Azure cloud.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cloud {
@@ -26,11 +30,24 @@ pub enum Cloud {
 }
 
 /// A cloud name that is not in the table.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown cloud \"{0}\": expected AzurePublicCloud, AzureUSGovernment, AzureChinaCloud or AzureGermanCloud, or give storageEndpointSuffix"
-)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownCloud(pub String);
+
+impl UnknownCloud {
+    /// Which finding it is, filled in.
+    #[must_use]
+    pub fn diagnosis(&self) -> Diagnosis {
+        Finding::CloudUnknown.with(&[("text", &self.0)])
+    }
+}
+
+impl fmt::Display for UnknownCloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.diagnosis().fmt(f)
+    }
+}
+
+impl std::error::Error for UnknownCloud {}
 
 /// Resource that tokens for the Blob service are made for. The same in every cloud of the table (REST reference,
 /// "Authorize with Microsoft Entra ID"); custom clouds may have another.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{AccessToken, Error, IdentityHttp, TokenError, TokenErrorKind, aadsts, token_answer};
+use crate::finding::Diagnosis;
 
 /// RFC 7523: what kind of assertion is shown.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -65,9 +66,15 @@ impl Application {
             Proof::Assertion(assertion) => Claims::read(assertion),
             Proof::Secret(_) => None,
         };
-        let reason = aadsts::sentence(&answer.text, self, claims.as_ref())
-            .unwrap_or_else(|| format!("{} answered HTTP {} without a reason", self.authority, answer.status));
-        Err(TokenError { retry_after: answer.retry_after(), ..TokenError::new(answer.kind(), name, reason) })
+        let error = match aadsts::read(&answer.text, self, claims.as_ref()) {
+            Some(Ok(known)) => TokenError::found(answer.kind(), name, known),
+            Some(Err(said)) => TokenError::new(answer.kind(), name, said),
+            None => {
+                let reason = format!("{} answered HTTP {} without a reason", self.authority, answer.status);
+                TokenError::new(answer.kind(), name, reason)
+            }
+        };
+        Err(TokenError { retry_after: answer.retry_after(), ..error })
     }
 
     pub(super) fn authority(&self) -> &str {
@@ -118,6 +125,11 @@ impl Claims {
 /// The kind of an error in the answer's own words.
 pub(super) fn refused(name: &str, reason: impl Into<String>) -> TokenError {
     TokenError::new(TokenErrorKind::Refused, name, reason)
+}
+
+/// The same for a known reason.
+pub(super) fn found(name: &str, known: Diagnosis) -> TokenError {
+    TokenError::found(TokenErrorKind::Refused, name, known)
 }
 
 #[cfg(test)]

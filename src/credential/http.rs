@@ -4,7 +4,10 @@
 use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use super::{Error, TokenError, TokenErrorKind};
-use crate::telemetry::chain;
+use crate::{
+    finding::{self, Diagnosis, Finding},
+    telemetry::chain,
+};
 
 /// Time to make a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,14 +147,13 @@ async fn send(source_name: &str, url: &str, request: reqwest::RequestBuilder) ->
         // A certificate does not get better within a minute; a network may.
         let certificate = text.contains("certificate");
         let kind = if certificate { TokenErrorKind::Refused } else { TokenErrorKind::Unreachable };
-        let fix = if certificate {
-            "; behind a proxy that replaces certificates, or with a private CA, give its certificate with --ca-file or SSL_CERT_FILE"
-        } else if text.contains("dns error") {
-            "; check its name, and DNS on this machine"
+        let known = if certificate {
+            let known = finding::of_tls(&text).with(&[("host", &host)]);
+            Diagnosis { cause: format!("{} ({text})", known.cause), ..known }
         } else {
-            "; check that a firewall, network policy or proxy (https_proxy, no_proxy) lets this machine reach it"
+            Finding::AuthorityUnreachable.with(&[("host", &host), ("reason", &text)])
         };
-        TokenError::new(kind, source_name, format!("{host} cannot be reached ({text}){fix}"))
+        TokenError::found(kind, source_name, known)
     };
     let mut response = request.send().await.map_err(unreachable)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());

@@ -184,7 +184,7 @@ impl Builder<'_> {
 
     fn workload_identity(&self) -> Result<Arc<dyn TokenSource>, Error> {
         let mode = "workload_identity";
-        let client = self.settings.client().ok_or(missing(mode, "AZURE_CLIENT_ID, or option client-id"))?;
+        let client = self.settings.client().ok_or(missing(mode, WORKLOAD_CLIENT))?;
         let tenant = self.settings.tenant().ok_or(missing(mode, "AZURE_TENANT_ID, or option tenant-id"))?;
         let file = self.settings.token_file.clone();
         let file = file.ok_or(missing(mode, "AZURE_FEDERATED_TOKEN_FILE, or option token-file"))?;
@@ -234,6 +234,9 @@ impl Builder<'_> {
         ]
     }
 }
+
+/// What names the identity of a pod, and where it comes from there.
+const WORKLOAD_CLIENT: &str = "AZURE_CLIENT_ID, or option client-id (in a pod, the webhook sets it from the ServiceAccount's annotation azure.workload.identity/client-id, where the pod has the label azure.workload.identity/use: \"true\")";
 
 fn missing(mode: &'static str, what: &'static str) -> Error {
     Error::Missing { mode, what }

@@ -20,6 +20,7 @@ use super::{
     AccessToken, Error, IdentityHttp, TokenError, TokenErrorKind, TokenSource, entra::refused, http::Answer,
     token_answer,
 };
+use crate::finding::{Diagnosis, Finding};
 
 /// Where IMDS is on every virtual machine of Azure.
 const IMDS: &str = "http://169.254.169.254";
@@ -197,28 +198,27 @@ impl ManagedIdentity {
     fn refusal(&self, name: &str, answer: &Answer) -> TokenError {
         let said = said(&answer.text);
         let lower = said.to_ascii_lowercase();
-        let fix = if lower.contains("multiple user assigned") || lower.contains("more than one") {
-            "; several identities are assigned: name one (client-id, or AzureStorageIdentityClientID)"
+        let finding = if lower.contains("multiple user assigned") || lower.contains("more than one") {
+            Some(Finding::IdentityAmbiguous)
         } else if answer.status == 400 && lower.contains("identity not found") {
-            match self.id {
-                Some(_) => {
-                    "; this identity is not assigned to the machine: az vmss identity assign (or az vm identity assign) --identities RESOURCE_ID"
-                }
-                None => {
-                    "; no identity is assigned to the machine: assign one (az vmss identity assign), or name the user-assigned one (client-id)"
-                }
-            }
+            Some(if self.id.is_some() { Finding::IdentityOther } else { Finding::IdentityNotAssigned })
         } else {
-            ""
+            None
         };
         let kind = match answer.status {
             // IMDS while it is updated, and while an identity is being assigned ("Retry guidance").
             404 | 410 => TokenErrorKind::Busy,
             _ => answer.kind(),
         };
-        let reason =
-            format!("{} answered HTTP {} {said}{fix}", self.endpoint.host_str().unwrap_or_default(), answer.status);
-        TokenError { retry_after: answer.retry_after(), ..TokenError::new(kind, name, reason.replace(" ;", ";")) }
+        let heard = format!("{} answered HTTP {} {said}", self.endpoint.host_str().unwrap_or_default(), answer.status);
+        let heard = heard.trim_end();
+        let error = match finding.map(|finding| finding.with(&[])) {
+            Some(known) => {
+                TokenError::found(kind, name, Diagnosis { cause: format!("{heard}; {}", known.cause), ..known })
+            }
+            None => TokenError::new(kind, name, heard),
+        };
+        TokenError { retry_after: answer.retry_after(), ..error }
     }
 }
 
@@ -265,12 +265,10 @@ impl TokenSource for ManagedIdentity {
     async fn fetch(&self, audience: &str) -> Result<AccessToken, TokenError> {
         let name = self.describe();
         let answer = match self.ask(&name, audience).await {
-            Err(mut error) if error.kind == TokenErrorKind::Unreachable => {
-                let host = self.endpoint.host_str().unwrap_or_default();
-                error.reason = format!(
-                    "the identity service at {host} does not answer: this machine has none, or a network policy is in the way"
-                );
-                return Err(error);
+            Err(error) if error.kind == TokenErrorKind::Unreachable => {
+                let known =
+                    Finding::IdentityServiceSilent.with(&[("host", self.endpoint.host_str().unwrap_or_default())]);
+                return Err(TokenError::found(error.kind, name, known));
             }
             answer => answer?,
         };

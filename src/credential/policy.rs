@@ -15,6 +15,7 @@ use azure_core::{
 use secrecy::ExposeSecret;
 
 use super::{Credential, CredentialSlot, TokenCredential, TokenError, TokenErrorKind};
+use crate::finding::Finding;
 
 /// Signs every try with what the slot holds at that moment.
 #[derive(Debug)]
@@ -64,10 +65,8 @@ fn is_block_from_url(request: &Request) -> bool {
 async fn bearer(token: &TokenCredential, request: &Request) -> Result<String, TokenError> {
     if request.url().scheme() != "https" {
         let host = request.url().host_str().unwrap_or_default();
-        let reason = format!(
-            "a token is only sent over https, and the endpoint {host} is http: use its https endpoint, or a key or SAS"
-        );
-        return Err(TokenError::new(TokenErrorKind::Refused, token.describe(), reason));
+        let known = Finding::TokenOverHttp.with(&[("host", host)]);
+        return Err(TokenError::found(TokenErrorKind::Refused, token.describe(), known));
     }
     token.authorization().await.map(|text| text.expose_secret().to_owned())
 }

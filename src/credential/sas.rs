@@ -7,6 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::form
 use url::{Url, form_urlencoded};
 
 use super::{Error, trimmed};
+use crate::finding::{Diagnosis, Finding};
 
 /// A SAS token. [`fmt::Debug`] shows what it allows and until when, never the signature.
 #[derive(Clone)]
@@ -93,40 +94,37 @@ impl SasToken {
         parts.join(", ")
     }
 
-    /// What makes it useless for a volume at `now`, in one sentence with the fix, as far as it says so itself. The service
-    /// judges: our clock may be wrong, and a stored access policy may say what is missing here.
+    /// What makes it useless for a volume at `now`, as far as it says so itself. The service judges: our clock may be wrong,
+    /// and a stored access policy may say what is missing here.
     #[must_use]
-    pub fn problem(&self, now: SystemTime) -> Option<String> {
+    pub fn problem(&self, now: SystemTime) -> Option<Diagnosis> {
         let lacks = |field: &Option<String>, needed: &[char]| {
             field.as_deref().is_some_and(|letters| !needed.iter().all(|letter| letters.contains(*letter)))
         };
+        let shown = |finding: Finding, name: &str, field: &Option<String>| {
+            let shown = format!(" ({name}={})", field.as_deref().unwrap_or_default());
+            Some(finding.with(&[("shown", &shown)]))
+        };
         let (start, end) = (self.fields.start.as_deref(), self.fields.expiry.as_deref());
         if let Some(end) = end.filter(|_| self.expires().is_some_and(|end| end <= now)) {
-            return Some(format!("The SAS has expired, on {end} (se): make a new one."));
+            return Some(Finding::SasExpired.with(&[("when", &format!(", on {end} (se)"))]));
         }
         if let Some(start) = start.filter(|_| self.starts().is_some_and(|start| start > now)) {
-            return Some(format!(
-                "The SAS is not valid yet, it begins on {start} (st): wait, or make one that begins earlier; and check this machine's clock."
-            ));
+            return Some(Finding::SasNotYetValid.with(&[("start", start)]));
         }
-        let shown = |field: &Option<String>| field.clone().unwrap_or_default();
         if lacks(&self.fields.services, &['b']) {
-            let services = shown(&self.fields.services);
-            return Some(format!("The SAS is for other services (ss={services}): a volume needs ss=b (Blob)."));
+            return shown(Finding::SasOtherService, "ss", &self.fields.services);
         }
         if lacks(&self.fields.types, &['c', 'o']) {
-            let types = shown(&self.fields.types);
-            return Some(format!("The SAS does not cover containers and blobs (srt={types}): a volume needs srt=co."));
+            return shown(Finding::SasResourceTypes, "srt", &self.fields.types);
         }
         if self.fields.resource.as_deref() == Some("b") {
-            return Some(
-                "The SAS is for a single blob (sr=b): a volume needs one for the container (sr=c).".to_owned(),
-            );
+            return Some(Finding::SasSingleBlob.with(&[]));
         }
-        lacks(&self.fields.permissions, &['r', 'l']).then(|| {
-            let letters = shown(&self.fields.permissions);
-            format!("The SAS lacks permissions (sp={letters}): a volume needs rl to be read, and racwdl to be written.")
-        })
+        if lacks(&self.fields.permissions, &['r', 'l']) {
+            return shown(Finding::SasPermissions, "sp", &self.fields.permissions);
+        }
+        None
     }
 
     /// The letters of `sp` (`r` read, `l` list, `w` write, ...), where it says so itself.
@@ -218,10 +216,10 @@ mod tests {
             ("sv=1&sp=rl&ss=fq&srt=co", "ss=b"),
             ("sv=1&sp=rl&ss=b&srt=s", "srt=co"),
             ("sv=1&sp=rl&sr=b", "sr=c"),
-            ("sv=1&sp=w&sr=c", "needs rl"),
-            ("sv=1&sp=r&sr=c", "needs rl"),
+            ("sv=1&sp=w&sr=c", "needs sp=rl"),
+            ("sv=1&sp=r&sr=c", "needs sp=rl"),
         ] {
-            let said = problem(text).unwrap_or_default();
+            let said = problem(text).unwrap().to_string();
             assert!(said.contains(reason) && !said.contains("s3cret"), "{text}: {said}");
         }
         for good in ["sv=1&sp=racwdl&sr=c&se=2027-01-02", "sv=1&sp=rl&ss=bfqt&srt=sco", "sv=1&si=policy&sr=c"] {

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use super::{
     AccessToken, TokenError, TokenSource,
     certificate::Certificate,
-    entra::{Application, Proof, refused},
+    entra::{Application, Proof, found},
 };
+use crate::finding::{Diagnosis, Finding};
 
 /// What it proves itself with.
 #[derive(Debug)]
@@ -34,17 +35,17 @@ impl ServicePrincipal {
         Self { application, secret: Arc::new(secret) }
     }
 
-    async fn proof(&self) -> Result<Proof, String> {
+    async fn proof(&self) -> Result<Proof, Diagnosis> {
         match &*self.secret {
             Secret::Text(secret) => Ok(Proof::Secret(secret.clone())),
             Secret::CertificateFile(file) => {
-                let shown = file.display();
+                let shown = file.display().to_string();
+                let bad = |reason: &str| Finding::CertificateFile.with(&[("file", &shown), ("reason", reason)]);
                 let text = tokio::fs::read_to_string(file).await.map(SecretString::from);
-                let text = text.map_err(|error| format!("certificate file {shown} cannot be read ({error})"))?;
-                let certificate =
-                    Certificate::parse(&text).map_err(|reason| format!("certificate file {shown} {reason}"))?;
+                let text = text.map_err(|error| bad(&format!("cannot be read ({error})")))?;
+                let certificate = Certificate::parse(&text).map_err(|reason| bad(&reason))?;
                 let assertion = certificate.assertion(&self.application.client_id, &self.application.endpoint());
-                assertion.map(Proof::Assertion).map_err(|reason| format!("certificate file {shown} {reason}"))
+                assertion.map(Proof::Assertion).map_err(|reason| bad(&reason))
             }
         }
     }
@@ -54,7 +55,7 @@ impl ServicePrincipal {
 impl TokenSource for ServicePrincipal {
     async fn fetch(&self, audience: &str) -> Result<AccessToken, TokenError> {
         let name = self.describe();
-        let proof = self.proof().await.map_err(|reason| refused(&name, reason))?;
+        let proof = self.proof().await.map_err(|known| found(&name, known))?;
         self.application.token(&name, &proof, audience).await
     }
 

@@ -19,6 +19,8 @@ use futures::{
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::finding::{Diagnosis, Finding};
+
 /// No source takes longer for a token, in any weather; the Azure CLI needs seconds where Python starts slowly.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// First pause after a source failed. Doubles with every further failure.
@@ -70,6 +72,8 @@ pub struct TokenError {
     pub source_name: String,
     /// What went wrong, and what to do.
     pub reason: String,
+    /// The same as a finding, where it is a known one.
+    pub known: Option<Diagnosis>,
     /// The source asked to be left alone for so long.
     pub retry_after: Option<Duration>,
 }
@@ -78,7 +82,26 @@ impl TokenError {
     /// An error of `kind` without a wish for time.
     #[must_use]
     pub fn new(kind: TokenErrorKind, source_name: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { kind, source_name: source_name.into(), reason: reason.into(), retry_after: None }
+        Self { kind, source_name: source_name.into(), reason: reason.into(), known: None, retry_after: None }
+    }
+
+    /// An error of `kind` whose reason is a known one.
+    #[must_use]
+    pub fn found(kind: TokenErrorKind, source_name: impl Into<String>, known: Diagnosis) -> Self {
+        let reason = known.to_string();
+        Self { known: Some(known), ..Self::new(kind, source_name, reason) }
+    }
+
+    /// Which finding it is. Its sentence is this error's text, with a fix where the source gave none.
+    #[must_use]
+    pub fn diagnosis(&self) -> Diagnosis {
+        match &self.known {
+            Some(known) => {
+                let cause = format!("no token from {}: {}", self.source_name, known.cause);
+                Diagnosis { cause, ..known.clone() }
+            }
+            None => Finding::TokenRefused.with(&[("reason", &self.to_string())]),
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     AccessToken, TokenError, TokenSource,
-    entra::{Application, Proof, refused},
+    entra::{Application, Proof, found},
 };
+use crate::finding::{Diagnosis, Finding};
 
 /// Where the issuer's token comes from. Asked for every exchange, so that a renewed one is used.
 #[async_trait]
@@ -17,8 +18,8 @@ pub trait Assertion: fmt::Debug + Send + Sync {
     /// The token as it is now.
     ///
     /// # Errors
-    /// One sentence with the fix.
-    async fn read(&self) -> Result<SecretString, String>;
+    /// The finding.
+    async fn read(&self) -> Result<SecretString, Diagnosis>;
 
     /// What it is, for messages: "token file /var/run/...".
     fn describe(&self) -> String;
@@ -31,15 +32,13 @@ pub struct TokenFile(pub PathBuf);
 
 #[async_trait]
 impl Assertion for TokenFile {
-    async fn read(&self) -> Result<SecretString, String> {
-        let file = self.0.display();
-        let text = tokio::fs::read_to_string(&self.0).await.map(SecretString::from).map_err(|error| {
-            format!(
-                "token file {file} cannot be read ({error}): the pod needs the label azure.workload.identity/use: \"true\" and the webhook, or a projected serviceAccountToken volume, and AZURE_FEDERATED_TOKEN_FILE must name its file"
-            )
-        })?;
+    async fn read(&self) -> Result<SecretString, Diagnosis> {
+        let file = self.0.display().to_string();
+        let text = tokio::fs::read_to_string(&self.0).await.map(SecretString::from);
+        let text = text
+            .map_err(|error| Finding::TokenFileUnreadable.with(&[("file", &file), ("reason", &error.to_string())]))?;
         match text.expose_secret().trim() {
-            "" => Err(format!("token file {file} is empty")),
+            "" => Err(Finding::TokenFileEmpty.with(&[("file", &file)])),
             token => Ok(SecretString::from(token.to_owned())),
         }
     }
@@ -66,7 +65,7 @@ impl WorkloadIdentity {
 impl TokenSource for WorkloadIdentity {
     async fn fetch(&self, audience: &str) -> Result<AccessToken, TokenError> {
         let name = self.describe();
-        let assertion = self.assertion.read().await.map_err(|reason| refused(&name, reason))?;
+        let assertion = self.assertion.read().await.map_err(|known| found(&name, known))?;
         self.application.token(&name, &Proof::Assertion(assertion), audience).await
     }
 
@@ -84,12 +83,12 @@ mod tests {
     async fn the_token_file_is_read_anew_each_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let source = TokenFile(file.path().to_owned());
-        assert!(source.read().await.unwrap_err().contains("is empty"));
+        assert!(source.read().await.unwrap_err().cause.contains("is empty"));
         for token in ["one", "two"] {
             std::fs::write(file.path(), format!("{token}\n")).unwrap();
             assert_eq!(source.read().await.unwrap().expose_secret(), token);
         }
-        let missing = TokenFile("/no/such/token".into()).read().await.unwrap_err();
+        let missing = TokenFile("/no/such/token".into()).read().await.unwrap_err().to_string();
         assert!(missing.contains("/no/such/token") && missing.contains("azure.workload.identity/use"), "{missing}");
     }
 }

@@ -1,8 +1,14 @@
 //! Why a mount could not be made or ended, said so that whoever reads it knows what to do.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use crate::fs;
+use crate::{
+    finding::{Diagnosis, Finding},
+    fs,
+};
 
 /// A failure of mounting or unmounting.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +31,10 @@ pub enum Error {
         source: io::Error,
     },
     /// No /dev/fuse.
-    #[error(
-        "cannot open /dev/fuse: load the kernel module (modprobe fuse); in a container, add the device /dev/fuse \
-         (privileged, or a device plugin)"
-    )]
+    #[error("{}", Finding::NoFuseDevice.with(&[]))]
     NoDevice(#[source] io::Error),
     /// /dev/fuse or mount(2) refuses.
-    #[error("cannot mount on {0}: not permitted; run as root (CAP_SYS_ADMIN), in a container privileged")]
+    #[error("{}", not_permitted(.0))]
     NotPermitted(PathBuf, #[source] io::Error),
     /// mount(2) failed otherwise.
     #[error("cannot mount on {0}: the kernel refuses")]
@@ -45,4 +48,8 @@ pub enum Error {
     /// umount(2) failed.
     #[error("cannot unmount {0}")]
     Unmount(PathBuf, #[source] io::Error),
+}
+
+fn not_permitted(mount_point: &Path) -> Diagnosis {
+    Finding::MountNotPermitted.with(&[("place", &format!(" on {}", mount_point.display()))])
 }

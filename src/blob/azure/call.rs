@@ -301,7 +301,9 @@ impl Engine {
             Some(Cause::Broken) | None => (ErrorKind::Unreachable, Again::Ambiguous),
             // A certificate does not get better within a minute.
             Some(Cause::Tls) => (ErrorKind::Unreachable, Again::Never),
-            Some(Cause::Dns | Cause::Refused | Cause::Connect) => (ErrorKind::Unreachable, Again::Untouched),
+            Some(Cause::Dns | Cause::Refused | Cause::Proxy | Cause::Connect) => {
+                (ErrorKind::Unreachable, Again::Untouched)
+            }
         };
         let error = Error { source: Some(Box::new(error)), ..self.bare(call, kind) };
         FailedTry { error, again, retry_after: None }

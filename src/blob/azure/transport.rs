@@ -61,11 +61,13 @@ pub(super) fn new_client(connections: usize, trust: &Trust) -> Result<reqwest::C
 
 /// Why there was no answer, or only a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::blob) enum Cause {
+pub enum Cause {
     /// The host's name has no address.
     Dns,
     /// Nobody listens there.
     Refused,
+    /// A proxy of the environment cannot be reached, or does not let us through.
+    Proxy,
     /// TLS: certificate or handshake.
     Tls,
     /// No connection for another reason, or not in time.
@@ -91,6 +93,8 @@ impl TransportError {
             Cause::Malformed
         } else if !error.is_connect() {
             Cause::Broken
+        } else if ["proxy", "tunnel"].iter().any(|word| text.contains(word)) {
+            Cause::Proxy
         } else if io_kind(&error) == Some(io::ErrorKind::ConnectionRefused) {
             Cause::Refused
         } else if text.contains("dns error") {
