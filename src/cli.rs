@@ -4,20 +4,26 @@
 
 pub mod controller;
 mod disk;
+pub mod doctor;
 mod driver;
 mod memory;
 pub mod mount;
 pub mod node;
+mod place;
 mod resources;
 mod trust;
 mod upstream;
+mod volume_args;
 pub mod warmup;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::telemetry::{self, Format};
+use crate::{
+    finding::Diagnosis,
+    telemetry::{self, Format},
+};
 
 /// Azure Blob containers as volumes, for Kubernetes and for mount(8).
 #[derive(Debug, clap::Parser)]
@@ -39,6 +45,7 @@ enum Role {
     Node(node::Args),
     Controller(controller::Args),
     Warmup(warmup::Args),
+    Doctor(doctor::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -56,10 +63,23 @@ impl Failure {
         Self { message: message.into(), remedy: None }
     }
 
+    /// A failure that is a known one. What the message says already is not repeated.
+    #[must_use]
+    pub fn known(message: String, known: Diagnosis) -> Self {
+        let remedy = if message.contains(&known.cause) { known.fix } else { known.to_string() };
+        Self { message, remedy: Some(remedy) }
+    }
+
     /// An error and its causes, each said once.
     #[must_use]
     pub fn from_chain(error: &dyn std::error::Error) -> Self {
         Self::new(telemetry::chain(error))
+    }
+}
+
+impl From<Diagnosis> for Failure {
+    fn from(known: Diagnosis) -> Self {
+        Self { message: known.cause, remedy: Some(known.fix) }
     }
 }
 
@@ -81,6 +101,7 @@ pub fn main() -> ExitCode {
             Role::Node(args) => node::run(args),
             Role::Controller(args) => controller::run(args),
             Role::Warmup(args) => warmup::run(args),
+            Role::Doctor(args) => doctor::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,7 +39,7 @@ pub use policy::CredentialPolicy;
 pub use sas::SasToken;
 pub use secret::trimmed;
 pub use service_sas::{READ_PERMISSION, blob_sas};
-pub use shared_key::AccountKey;
+pub use shared_key::{AZURE_KEY_BYTES, AccountKey};
 pub use slot::CredentialSlot;
 pub use token::{AccessToken, TokenCredential, TokenError, TokenErrorKind, TokenSource};
 pub use workload_identity::{Assertion, TokenFile};

@@ -4,30 +4,27 @@
 //! does umount(8) from elsewhere. Knows nothing of CSI; what is mounted and how is decided by flags, options and
 //! environment here, everything else below.
 
-mod place;
-
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, disk, resources::ResourceArgs, trust::TrustArgs};
+use super::{
+    Failure, disk,
+    place::{Place, Said},
+    volume_args::VolumeArgs,
+};
 use crate::{
     blob::{
         self, AzureStore, BlobStore as _, Connections, ErrorKind, ListRequest, Metadata, REQUESTS_IN_FLIGHT_DEFAULT,
         RequestLimits,
     },
     cache::Volumes,
-    credential::{Credential, CredentialSlot},
+    credential::CredentialSlot,
+    doctor,
     fs::{FileSystem, Resources},
     fuse::Session,
-    volume::options::{MountOptions, options_help, parse_duration},
+    volume::options::{MountOptions, options_help},
 };
-use place::{Place, Said};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,42 +50,8 @@ pub struct Args {
     container_url: Option<String>,
     /// An existing directory.
     mount_point: PathBuf,
-    /// Mount options, as in fstab; see below. May be given several times.
-    #[arg(short = 'o', value_name = "LIST")]
-    options: Vec<String>,
-    /// The storage account, where the URL does not name it.
-    #[arg(long)]
-    account: Option<String>,
-    /// Make the container when it is missing.
-    #[arg(long)]
-    create_container: bool,
     #[command(flatten)]
-    resources: ResourceArgs,
-    #[command(flatten)]
-    trust: TrustArgs,
-    /// How old names and attributes may be, e.g. 10s [default: 10s].
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    metadata_ttl: Option<Duration>,
-    /// close-to-open, exclusive or immutable [default: close-to-open].
-    #[arg(long, value_name = "MODE")]
-    consistency: Option<String>,
-}
-
-impl Args {
-    /// The options of `-o` with those of the flags on top.
-    fn mount_options(&self) -> Result<MountOptions, Failure> {
-        let flags = [
-            self.metadata_ttl.map(|ttl| format!("metadata-ttl={}", ttl.as_secs_f64())),
-            self.consistency.as_ref().map(|mode| format!("consistency={mode}")),
-            self.create_container.then(|| "create-container".to_owned()),
-        ];
-        let items = self.options.iter().cloned().chain(flags.into_iter().flatten());
-        let (options, warnings) = MountOptions::parse(items).map_err(|error| Failure::from_chain(&error))?;
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
-        Ok(options)
-    }
+    volume: VolumeArgs,
 }
 
 /// Mounts, serves until told to end, unmounts.
@@ -96,10 +59,11 @@ impl Args {
 /// # Errors
 /// [`Failure`], without a mount left behind.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let Args { container_url, mount_point, volume: args } = args;
     let options = args.mount_options()?;
     let trust = args.trust.read()?;
-    let said = Said { url: args.container_url.as_deref(), account: args.account.as_deref() };
-    let place = Place::find(said, &options, &trust)?;
+    let said = Said { url: container_url.as_deref(), account: args.account.as_deref() };
+    let place = Place::find(said, &options, &trust).map_err(Failure::from)?;
     place.announce();
     let connections = Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust);
     let connections = connections.map_err(|error| Failure { remedy: error.remedy(), ..Failure::from_chain(&error) })?;
@@ -110,7 +74,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let resources = args.resources.resources(Volumes::One, runtime.handle());
     let cache = resources.cache.clone();
     let served = runtime.block_on(async {
-        let served = serve(place, connections, options, args.mount_point, Arc::new(resources)).await;
+        let served = serve(place, connections, options, mount_point, Arc::new(resources)).await;
         disk::flush(&cache).await;
         served
     });
@@ -171,14 +135,10 @@ async fn mount(
     resources: Arc<Resources>,
 ) -> Result<(Arc<FileSystem>, Session), Failure> {
     let source = place.location.to_string();
-    // What a SAS says about itself is more than what the service says about it.
-    let sas_problem = match &place.credential {
-        Credential::Sas(sas) => sas.problem(SystemTime::now()),
-        _ => None,
-    };
-    let cannot = |error: &blob::Error| Failure {
-        message: format!("cannot mount {source}: {}", Failure::from_chain(error).message),
-        remedy: sas_problem.clone().filter(|_| error.kind == ErrorKind::Denied).or_else(|| error.remedy()),
+    let (location, credential) = (place.location.clone(), place.credential.clone());
+    let cannot = |error: &blob::Error| {
+        let message = format!("cannot mount {source}: {}", Failure::from_chain(error).message);
+        Failure::known(message, doctor::diagnose(error, &location, &credential))
     };
     let mut settings = options.settings();
     settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
@@ -190,7 +150,10 @@ async fn mount(
         .map_err(|error| cannot(&error))?;
     let file_system = FileSystem::open(Arc::new(store), resources, settings).await.map_err(|error| {
         let message = format!("cannot mount {source}: {}", error.to_chain());
-        Failure { message, remedy: error.source.and_then(|source| source.remedy()) }
+        match &error.source {
+            Some(below) => Failure::known(message, doctor::diagnose(below, &location, &credential)),
+            None => Failure::new(message),
+        }
     })?;
     let session_options = options.session_options(source.clone());
     let session = Session::mount(Arc::clone(&file_system), options.view_settings(), &mount_point, session_options);

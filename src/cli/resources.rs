@@ -21,7 +21,7 @@ pub(super) struct ResourceArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value_t = READ_AHEAD_BYTES_DEFAULT, hide_default_value = true)]
     read_ahead: u64,
     #[command(flatten)]
-    disk: DiskArgs,
+    pub(super) disk: DiskArgs,
     /// Where unsaved data goes that does not fit the memory, in files without a name that go with the process; and, below
     /// lost+found, what the service refuses for good, which stays: for a node plugin, a place that outlives the pod
     /// [default: $TMPDIR, or /tmp].

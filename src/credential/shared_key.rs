@@ -29,6 +29,9 @@ const SIGNED_HEADERS: [&str; 11] = [
     "range",
 ];
 
+/// Length of the keys that Azure makes: 64 bytes, 88 characters in base64 ("Manage storage account access keys").
+pub const AZURE_KEY_BYTES: usize = 64;
+
 /// The key of a storage account, with the account's name.
 #[derive(Clone)]
 pub struct AccountKey {
@@ -53,6 +56,12 @@ impl AccountKey {
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// Its length in bytes: keys of Azure have [`AZURE_KEY_BYTES`].
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.key.expose_secret().len()
     }
 
     /// HMAC-SHA256 of `text`, in base64.

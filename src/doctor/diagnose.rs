@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::{
     blob::{self, ErrorKind, Location},
-    credential::{Credential, TokenCredential},
+    credential::{AZURE_KEY_BYTES, Credential, TokenCredential},
     finding::{Diagnosis, Finding},
 };
 
@@ -47,8 +47,12 @@ fn names(location: &Location) -> [(&'static str, &str); 2] {
 fn signature(location: &Location, credential: &Credential) -> Diagnosis {
     let account = location.account();
     match credential {
-        Credential::SharedKey(key) if key.account() != account => {
+        // A custom domain that nothing else is known of stands for its account.
+        Credential::SharedKey(key) if key.account() != account && !account.contains('.') => {
             Finding::KeyOfOtherAccount.with(&[("account", account), ("other", key.account())])
+        }
+        Credential::SharedKey(key) if key.size_bytes() != AZURE_KEY_BYTES => {
+            Finding::KeyLength.with(&[("account", account), ("bytes", &key.size_bytes().to_string())])
         }
         Credential::SharedKey(_) => Finding::KeyRefused.with(&[("account", account)]),
         Credential::Sas(sas) => {

@@ -1,13 +1,13 @@
 //! Why a volume cannot be mounted, published or taken down: a kind to act on, and a sentence with the fix.
 //!
-//! The one place that turns what the service says at mount time into what a person can do about it.
+//! What the service says at mount time becomes what a person can do about it in `doctor`, for the command line as well.
 
-use std::{error, fmt, io, path::Path, time::SystemTime};
+use std::{error, fmt, io, path::Path};
 
 use crate::{
     blob::{self, Location},
-    credential::{Credential, TokenError, TokenErrorKind},
-    fs,
+    credential::Credential,
+    doctor, fs,
 };
 
 /// Result of an operation on a volume.
@@ -65,9 +65,9 @@ impl Error {
 
     /// The service failed while we did `what` ("mount", "create", ...) to the container at `location`.
     pub(crate) fn service(what: &str, location: &Location, credential: &Credential, source: blob::Error) -> Self {
-        let (kind, advice) = judge(&source, location, credential);
+        let (kind, known) = (judge(&source), doctor::diagnose(&source, location, credential));
         let message = format!(
-            "Cannot {what} container {:?} of account {:?} at {}: {advice}",
+            "Cannot {what} container {:?} of account {:?} at {}: {known}",
             location.container(),
             location.account(),
             location.host()
@@ -85,65 +85,17 @@ impl Error {
     }
 }
 
-/// Kind and advice for what the service answered.
-fn judge(source: &blob::Error, location: &Location, credential: &Credential) -> (ErrorKind, String) {
-    let account = location.account();
-    let token = source.source.as_deref().and_then(|below| below.downcast_ref::<TokenError>());
-    if let Some(token) = token {
-        let kind = if token.kind == TokenErrorKind::Refused { ErrorKind::Denied } else { ErrorKind::Unavailable };
-        return (kind, token.to_string());
-    }
+/// What the service's answer means to the caller.
+fn judge(source: &blob::Error) -> ErrorKind {
     match source.kind {
-        blob::ErrorKind::Denied => (ErrorKind::Denied, denied(source, account, credential)),
-        blob::ErrorKind::ContainerNotFound => (
-            ErrorKind::ContainerMissing,
-            "it does not exist; create it, correct its name, or set createContainer: \"true\"".to_owned(),
-        ),
-        blob::ErrorKind::Unreachable => (
-            ErrorKind::Unavailable,
-            "the endpoint cannot be reached; check account name, endpoint suffix, DNS, firewall and private endpoint"
-                .to_owned(),
-        ),
-        blob::ErrorKind::TimedOut => {
-            (ErrorKind::Unavailable, "the endpoint does not answer in time; check network and firewall".to_owned())
-        }
-        blob::ErrorKind::Throttled | blob::ErrorKind::Server => {
-            (ErrorKind::Unavailable, "the service is busy; this is tried again".to_owned())
-        }
-        blob::ErrorKind::Precondition | blob::ErrorKind::Blocked => {
-            (ErrorKind::NotReady, "a lease, policy or concurrent change is in the way".to_owned())
-        }
-        _ => (ErrorKind::Invalid, "the service does not take the request; check endpoint and names".to_owned()),
-    }
-}
-
-fn denied(source: &blob::Error, account: &str, credential: &Credential) -> String {
-    let code = source.code.as_deref().unwrap_or_default();
-    match (credential, code) {
-        (_, "AuthorizationFailure") => {
-            "the account's network rules refuse this node; allow its subnet or use a private endpoint".to_owned()
-        }
-        (_, "KeyBasedAuthenticationNotPermitted") => {
-            format!("account {account:?} does not permit shared keys; use a SAS of an Entra identity, or permit them")
-        }
-        (Credential::SharedKey(_), _) => {
-            format!("the account key is refused; check that the Secret holds a current key of account {account:?}")
-        }
-        (Credential::Token(token), _) => format!(
-            "{} may not do this; assign it the role Storage Blob Data Contributor (or Reader) on the account or container",
-            token.describe()
-        ),
-        (Credential::Sas(token), _) if token.problem(SystemTime::now()).is_some() => {
-            token.problem(SystemTime::now()).unwrap_or_default()
-        }
-        (Credential::Sas(token), _) => format!(
-            "the SAS is refused ({}); it must be valid now and allow to read and list this container",
-            token.describe()
-        ),
-        (Credential::Anonymous, _) => {
-            "it does not permit anonymous access; reference a Secret with an account key, a SAS or a connection string"
-                .to_owned()
-        }
+        blob::ErrorKind::Denied => ErrorKind::Denied,
+        blob::ErrorKind::ContainerNotFound => ErrorKind::ContainerMissing,
+        blob::ErrorKind::Unreachable
+        | blob::ErrorKind::TimedOut
+        | blob::ErrorKind::Throttled
+        | blob::ErrorKind::Server => ErrorKind::Unavailable,
+        blob::ErrorKind::Precondition | blob::ErrorKind::Blocked => ErrorKind::NotReady,
+        _ => ErrorKind::Invalid,
     }
 }
 

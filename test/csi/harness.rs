@@ -123,7 +123,7 @@ impl Cluster {
     pub fn wrong_secrets(&self) -> BTreeMap<String, String> {
         map(&[
             ("accountname", self.emulator.account()),
-            ("accountkey", "d3Jvbmcga2V5IG9mIHRoZSByaWdodCBmb3JtIQ=="),
+            ("accountkey", "d3Jvbmcga2V5IG9mIHRoZSByaWdodCBmb3JtISB3cm9uZyBrZXkgb2YgdGhlIHJpZ2h0IGZvcm0hIHdyb25nIA=="),
             ("blobendpoint", &self.emulator.endpoint()),
         ])
     }

@@ -8,7 +8,7 @@ use harness::World;
 use crate::world;
 
 /// A key of the right form that opens nothing.
-const WRONG_KEY: &str = "d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXkgd3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXkgd3Jvbmc=";
+const WRONG_KEY: &str = "d3Jvbmcga2V5IG9mIHRoZSByaWdodCBmb3JtISB3cm9uZyBrZXkgb2YgdGhlIHJpZ2h0IGZvcm0hIHdyb25nIA==";
 
 fn mount_of(world: &World, url: &str, point: &str) -> Command {
     world.command(&["mount", url, point])

@@ -29,7 +29,7 @@ fn location() -> Location {
 }
 
 fn key(account: &str) -> Credential {
-    Credential::SharedKey(AccountKey::parse("test", account, "c2VjcmV0").unwrap())
+    Credential::SharedKey(AccountKey::parse("test", account, &format!("{}QQ==", "QUFB".repeat(21))).unwrap())
 }
 
 fn sas(text: &str) -> Credential {
@@ -82,6 +82,15 @@ fn every_answer_of_the_service_has_its_finding() {
         let found = diagnose(&error(kind, status, code), &location(), &credential);
         assert_eq!(found.finding, finding, "{status} {code}: {found}");
     }
+}
+
+#[test]
+fn a_key_of_another_length_is_said_to_be_one() {
+    let short = Credential::SharedKey(AccountKey::parse("test", "acme", "c2VjcmV0").unwrap());
+    let refused = error(ErrorKind::Denied, 403, "AuthenticationFailed");
+    let found = diagnose(&refused, &location(), &short);
+    assert_eq!(found.finding, Finding::KeyLength);
+    assert!(found.cause.contains("6 bytes"), "{found}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use crate::{
     blob::{Location, LocationHints},
-    cli::Failure,
     credential::{self, CloudHints, Credential, IdentitySettings, Trust, account_settings_from},
+    finding::{Diagnosis, Finding},
     volume::options::MountOptions,
 };
 
@@ -24,7 +24,10 @@ pub(super) struct Said<'a> {
 
 impl Place {
     /// Puts `said` (or what the options or the environment name instead) and the environment together.
-    pub(super) fn find(said: Said<'_>, options: &MountOptions, trust: &Trust) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// The finding.
+    pub(super) fn find(said: Said<'_>, options: &MountOptions, trust: &Trust) -> Result<Self, Diagnosis> {
         Self::find_in(|name| std::env::var(name).ok(), said, options, trust)
     }
 
@@ -33,22 +36,21 @@ impl Place {
         Said { url, account }: Said<'_>,
         options: &MountOptions,
         trust: &Trust,
-    ) -> Result<Self, Failure> {
-        let failed = |error: &dyn std::error::Error| Failure::from_chain(error);
+    ) -> Result<Self, Diagnosis> {
+        let failed = |error: &credential::Error| error.diagnosis();
         let settings = match account_settings_from(&variable, account, options.auth) {
             // The key is there, its account may be in the URL.
             Err(error @ credential::Error::KeyWithoutAccount { .. }) => {
                 let Some(url) = url.filter(|url| url.contains("://")) else { return Err(failed(&error)) };
-                let (location, _) = Location::parse(url, &LocationHints::default()).map_err(|error| failed(&error))?;
+                let (location, _) =
+                    Location::parse(url, &LocationHints::default()).map_err(|error| error.diagnosis())?;
                 account_settings_from(&variable, Some(location.account()), options.auth)
             }
             settings => settings,
         };
         let mut settings = settings.map_err(|error| failed(&error))?;
         let text = url.or(options.container.as_deref()).or(settings.container.as_deref());
-        let text = text.ok_or_else(|| {
-            Failure::new("no container given: write its URL before the mount point, or set AZURE_STORAGE_CONTAINER")
-        })?;
+        let text = text.ok_or_else(|| Finding::ContainerUnnamed.with(&[]))?;
         let identity = IdentitySettings::new(&variable, options.identity.clone());
         let environment = variable("AZURE_ENVIRONMENT");
         let cloud_of = |host: Option<&str>| match options.cloud {
@@ -57,12 +59,12 @@ impl Place {
                 let authority = identity.authority();
                 let hints =
                     CloudHints { name: None, storage_host: host, authority, environment: environment.as_deref() };
-                hints.cloud().map_err(|error| failed(&error))
+                hints.cloud().map_err(|error| error.diagnosis())
             }
         };
         let cloud = cloud_of(settings.endpoint_suffix.as_deref())?;
         let hints = LocationHints { cloud, ..LocationHints::from(&settings) };
-        let (location, sas) = Location::parse(text, &hints).map_err(|error| failed(&error))?;
+        let (location, sas) = Location::parse(text, &hints).map_err(|error| error.diagnosis())?;
         if sas.is_some() {
             tracing::warn!("other users can see a SAS on the command line: AZURE_STORAGE_SAS_TOKEN keeps it private");
         }
@@ -114,7 +116,7 @@ mod tests {
         variable: impl Fn(&str) -> Option<String>,
         said: Said<'_>,
     ) -> Result<Place, String> {
-        Place::find_in(variable, said, options, &Trust::default()).map_err(|failure| failure.message)
+        Place::find_in(variable, said, options, &Trust::default()).map_err(|known| known.to_string())
     }
 
     const WORKLOAD: [(&str, &str); 3] =
