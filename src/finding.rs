@@ -377,8 +377,6 @@ named! {
         ContainerMissing "container-missing",
         /// A container on its way out.
         ContainerBeingDeleted "container-being-deleted",
-        /// No list permission.
-        ListDenied "list-denied",
         /// No read permission.
         ReadDenied "read-denied",
         /// No write permission.

@@ -189,6 +189,33 @@ mod tests {
     }
 
     #[test]
+    fn what_the_answer_leaves_open_is_left_open() {
+        let found = |error: Error| error.diagnosis().unwrap().finding;
+        let denied = |code, operation| Error { operation, ..error(ErrorKind::Denied, Some(403), Some(code), "") };
+        assert_eq!(found(denied("AuthenticationFailed", "List Blobs")), Finding::SignatureRefused);
+        assert_eq!(found(denied("AuthorizationPermissionMismatch", "List Blobs")), Finding::PermissionMissing);
+        assert_eq!(found(denied("AuthorizationPermissionMismatch", "Path - Update")), Finding::RoleOwnerMissing);
+        let silent = |host: &str, kind, cause: Option<Cause>| Error {
+            host: host.to_owned(),
+            source: cause.map(|cause| Box::new(TransportError::of(cause)) as _),
+            ..error(kind, None, None, "")
+        };
+        for (host, kind, cause, finding) in [
+            ("acme.dfs.core.windows.net", ErrorKind::Unreachable, Some(Cause::Dns), Finding::DfsUnreachable),
+            ("acme.dfs.core.windows.net", ErrorKind::TimedOut, None, Finding::DfsUnreachable),
+            ("acme.blob.core.windows.net", ErrorKind::TimedOut, None, Finding::Unreachable),
+            ("acme.blob.core.windows.net", ErrorKind::Unreachable, Some(Cause::Broken), Finding::Unreachable),
+            ("acme.blob.core.windows.net", ErrorKind::Unreachable, Some(Cause::Dns), Finding::NameUnknown),
+            ("acme.blob.core.windows.net", ErrorKind::Unreachable, Some(Cause::Refused), Finding::NobodyListens),
+            ("acme.blob.core.windows.net", ErrorKind::Unreachable, Some(Cause::Proxy), Finding::ProxyUnreachable),
+            ("acme.blob.core.windows.net", ErrorKind::Unreachable, Some(Cause::Tls), Finding::TlsFailed),
+            ("acme.blob.core.windows.net", ErrorKind::Invalid, Some(Cause::Malformed), Finding::HeaderMalformed),
+        ] {
+            assert_eq!(found(silent(host, kind, cause)), finding, "{host} {kind:?} {cause:?}");
+        }
+    }
+
+    #[test]
     fn a_conflict_needs_no_remedy() {
         assert_eq!(error(ErrorKind::Precondition, Some(412), Some("ConditionNotMet"), "").remedy(), None);
     }

@@ -11,7 +11,8 @@ use super::{
 use crate::{
     blob::Connections,
     doctor::{self, Patient, Questions, Report},
-    volume::options::options_help,
+    finding::Diagnosis,
+    volume::options::{MountOptions, options_help},
 };
 
 /// Requests at a time: an examination asks one after the other.
@@ -53,17 +54,10 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let Args { container_url, json, write, origin, volume } = args;
     let options = volume.mount_options()?;
-    let trust = volume.trust.read()?;
     let said = Said { url: container_url.as_deref(), account: volume.account.as_deref() };
-    let connections = Connections::trusting(REQUESTS_IN_FLIGHT, &trust);
-    let shown = container_url.as_deref().unwrap_or_default();
-    let report = match (Place::find(said, &options, &trust), connections) {
-        (Err(known), _) => doctor::examine::refused(shown, known),
-        (Ok(place), Err(error)) => {
-            doctor::examine::refused(shown, doctor::diagnose(&error, &place.location, &place.credential))
-        }
-        (Ok(place), Ok(connections)) => {
-            let patient = Patient { location: place.location, credential: place.credential, connections };
+    let report = match patient(said, &options, &volume) {
+        Err(known) => doctor::examine::refused(container_url.as_deref().unwrap_or_default(), known),
+        Ok(patient) => {
             let cache = volume
                 .resources
                 .disk
@@ -80,6 +74,19 @@ pub fn run(args: Args) -> Result<(), Failure> {
     match report.is_healthy() {
         true => Ok(()),
         false => Err(Failure::new("this container cannot be mounted as it is: the report says why")),
+    }
+}
+
+/// Who is to be examined.
+///
+/// # Errors
+/// The finding that leaves nobody.
+fn patient(said: Said<'_>, options: &MountOptions, volume: &VolumeArgs) -> Result<Patient, Diagnosis> {
+    let trust = volume.trust.find()?;
+    let Place { location, credential } = Place::find(said, options, &trust)?;
+    match Connections::trusting(REQUESTS_IN_FLIGHT, &trust) {
+        Ok(connections) => Ok(Patient { location, credential, connections }),
+        Err(error) => Err(doctor::diagnose(&error, &location, &credential)),
     }
 }
 

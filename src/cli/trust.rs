@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use crate::credential::Trust;
+use crate::{credential::Trust, finding::Diagnosis};
 
 /// The flag.
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,12 @@ impl TrustArgs {
     /// # Errors
     /// When it cannot be read, or holds no certificate.
     pub(super) fn read(&self) -> Result<Trust, Failure> {
+        self.find().map_err(Failure::from)
+    }
+
+    /// The same with its finding.
+    pub(super) fn find(&self) -> Result<Trust, Diagnosis> {
         let Some(file) = &self.ca_file else { return Ok(Trust::default()) };
-        Trust::with_file(file).map_err(|error| Failure::from_chain(&error))
+        Trust::with_file(file).map_err(|error| error.diagnosis())
     }
 }

@@ -134,6 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_without_claims_names_no_token() {
+        let http = IdentityHttp::new(&Trust::default()).unwrap();
+        let application = Application::new(http, "https://a", "t", "c").unwrap();
+        let body = r#"{"error":"invalid_client","error_description":"AADSTS70025: None.","error_codes":[70025]}"#;
+        let known = read(body, &application, None).unwrap().unwrap();
+        assert_eq!(known.finding, Finding::FederationMissing);
+        assert!(known.cause.starts_with("AADSTS70025: None; "), "{known}");
+    }
+
+    #[test]
     fn an_unknown_refusal_is_passed_on_and_other_text_is_none() {
         assert_eq!(say("AADSTS1: Odd.", 1), "AADSTS1: Odd");
         let http = IdentityHttp::new(&Trust::default()).unwrap();

@@ -15,6 +15,11 @@ const MANAGED: &str = "doctor::each_mistake_of_a_managed_identity_is_told_apart"
 const MACHINE: &str = "doctor::what_the_machine_lacks_is_told";
 const PROBES: &str = "doctor::each_permission_is_probed_by_itself";
 const ORIGINS: &str = "doctor::the_rules_for_an_origin_are_shown";
+const WHITESPACE: &str = "secret::a_secret_of_whitespace_is_empty";
+const NO_CA: &str = "remedy::a_machine_without_ca_certificates_is_told_so_before_any_endpoint_is_named";
+const TOKENS: &str = "diagnose::a_token_that_is_not_there_is_told_in_the_words_of_its_source";
+const BLOB: &str = "remedy::what_the_answer_leaves_open_is_left_open";
+const AADSTS: &str = "aadsts::a_refusal_without_claims_names_no_token";
 const ANSWERS: &str = "diagnose::every_answer_of_the_service_has_its_finding";
 
 const fn row(finding: F, check: Check, [symptom, cause, fix]: [&'static str; 3], test: &'static str) -> Row {
@@ -56,7 +61,7 @@ pub const TABLE: &[Row] = &[
     row(F::SecretEmpty, Check::Credential, [
         "is empty",
         "{source} is empty",
-        "remove it or give it a value"], SECRETS),
+        "remove it or give it a value"], WHITESPACE),
     row(F::KeyNotBase64, Check::Credential, [
         "is not a storage account key",
         "{source} is not a storage account key",
@@ -72,7 +77,7 @@ pub const TABLE: &[Row] = &[
     row(F::KeyOfOtherAccount, Check::Credential, [
         "AuthenticationFailed with a key that works elsewhere",
         "the key is given for account {other}, and the container is in account {account}",
-        "give the key of {account}, or the URL of {other}"], SECRETS),
+        "give the key of {account}, or the URL of {other}"], ANSWERS),
     row(F::SasUnsigned, Check::Credential, [
         "is not a SAS token",
         "{source} is not a SAS token",
@@ -152,7 +157,7 @@ pub const TABLE: &[Row] = &[
     row(F::NoCaCertificates, Check::Credential, [
         "TLS cannot be set up",
         "TLS cannot be set up{reason?}",
-        "install this machine's CA certificates (package ca-certificates), set SSL_CERT_FILE, or mount a bundle at /etc/ssl/certs"], WAYS),
+        "install this machine's CA certificates (package ca-certificates), set SSL_CERT_FILE, or mount a bundle at /etc/ssl/certs"], NO_CA),
 
     row(F::NoFuseDevice, Check::Kernel, [
         "cannot open /dev/fuse; fuse: device not found",
@@ -190,7 +195,7 @@ pub const TABLE: &[Row] = &[
     row(F::DfsUnreachable, Check::Tcp, [
         "the account's dfs endpoint cannot be reached",
         "{host} cannot be reached",
-        "a hierarchical account needs its dfs endpoint beside the blob one, in firewalls, private endpoints and private DNS zones alike"], ANSWERS),
+        "a hierarchical account needs its dfs endpoint beside the blob one, in firewalls, private endpoints and private DNS zones alike"], BLOB),
     row(F::ProxyUnreachable, Check::Tcp, [
         "an https_proxy that is not there",
         "the proxy {proxy} cannot be used ({reason})",
@@ -226,7 +231,7 @@ pub const TABLE: &[Row] = &[
     row(F::HeaderMalformed, Check::Http, [
         "failed to parse header value",
         "a metadata value or header has characters that HTTP does not allow",
-        "use printable ASCII"], ANSWERS),
+        "use printable ASCII"], BLOB),
     row(F::ClockSkew, Check::Clock, [
         "403 AuthenticationFailed: Request date header too old",
         "this machine's clock differs from the service's by {skew}",
@@ -279,7 +284,7 @@ pub const TABLE: &[Row] = &[
     row(F::FederationMissing, Check::WorkloadIdentity, [
         "AADSTS70025",
         "no federated credential of the identity fits the token",
-        "add one: az identity federated-credential create --name NAME --identity-name IDENTITY --resource-group GROUP --issuer ISSUER --subject system:serviceaccount:NAMESPACE:SERVICEACCOUNT --audiences api://AzureADTokenExchange"], ANSWERS),
+        "add one: az identity federated-credential create --name NAME --identity-name IDENTITY --resource-group GROUP --issuer ISSUER --subject system:serviceaccount:NAMESPACE:SERVICEACCOUNT --audiences api://AzureADTokenExchange"], AADSTS),
     row(F::FederatedTokenTime, Check::WorkloadIdentity, [
         "AADSTS700024",
         "the token is outside of its time",
@@ -327,7 +332,7 @@ pub const TABLE: &[Row] = &[
     row(F::TokenRefused, Check::Token, [
         "no token from ...",
         "{reason}",
-        "the words of the identity service say what it needs; its codes are in the reference of Entra ID"], ANSWERS),
+        "the words of the identity service say what it needs; its codes are in the reference of Entra ID"], TOKENS),
 
     row(F::Firewall, Check::Firewall, [
         "403 AuthorizationFailure: This request is not authorized to perform this operation",
@@ -348,7 +353,7 @@ pub const TABLE: &[Row] = &[
     row(F::SignatureRefused, Check::Key, [
         "403 AuthenticationFailed in the log of a mount",
         "the account key or SAS is not valid for account {account}",
-        "copy the current one (keys may have been rotated), check that it belongs to this account, and that this machine's clock is right"], ANSWERS),
+        "copy the current one (keys may have been rotated), check that it belongs to this account, and that this machine's clock is right"], BLOB),
     row(F::SasRefused, Check::Key, [
         "403 AuthenticationFailed with a SAS",
         "the SAS is refused{shown?}: it was made for another account or container, with a key that was rotated, or was changed on its way",
@@ -360,7 +365,7 @@ pub const TABLE: &[Row] = &[
     row(F::PermissionMissing, Check::Role, [
         "403 AuthorizationPermissionMismatch in the log of a mount",
         "the credential is valid but lacks the permission for {operation}",
-        "a SAS needs sp=rl to read and rwdl with c or a to write, an identity the role Storage Blob Data Contributor (or Reader) on container {container}"], ANSWERS),
+        "a SAS needs sp=rl to read and rwdl with c or a to write, an identity the role Storage Blob Data Contributor (or Reader) on container {container}"], BLOB),
     row(F::RoleMissing, Check::Role, [
         "403 AuthorizationPermissionMismatch with a token",
         "{principal} lacks the role for {operation}",
@@ -368,7 +373,7 @@ pub const TABLE: &[Row] = &[
     row(F::RoleOwnerMissing, Check::Role, [
         "403 AuthorizationPermissionMismatch for Path - Update",
         "the credential may not set modes and access lists",
-        "a SAS needs p in sp, an identity the role Storage Blob Data Owner on container {container}"], ANSWERS),
+        "a SAS needs p in sp, an identity the role Storage Blob Data Owner on container {container}"], BLOB),
     row(F::Denied, Check::Role, [
         "403 without a code",
         "the credential does not open container {container}",
@@ -381,10 +386,6 @@ pub const TABLE: &[Row] = &[
         "409 ContainerBeingDeleted",
         "Container {container} is being deleted, which takes the service half a minute or longer",
         "try again later, or use another name"], REFUSALS),
-    row(F::ListDenied, Check::List, [
-        "403 for List Blobs alone",
-        "the credential may not list container {container}",
-        "a SAS needs sp=rl to read and racwdl to write, an identity the role Storage Blob Data Contributor (or Reader)"], PROBES),
     row(F::ReadDenied, Check::Read, [
         "403 for Get Blob; EACCES at open",
         "the credential may not read blobs of container {container}",

@@ -108,6 +108,14 @@ impl TransportError {
     }
 }
 
+#[cfg(test)]
+impl TransportError {
+    /// One of this cause, for tests.
+    pub(in crate::blob) fn of(cause: Cause) -> Self {
+        Self { cause, text: "it is a test".to_owned() }
+    }
+}
+
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

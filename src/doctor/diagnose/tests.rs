@@ -85,6 +85,15 @@ fn every_answer_of_the_service_has_its_finding() {
 }
 
 #[test]
+fn a_token_that_is_not_there_is_told_in_the_words_of_its_source() {
+    let source = TokenError::new(TokenErrorKind::Refused, "a source", "it says no");
+    let failed = blob::Error { status: None, source: Some(Box::new(source)), ..error(ErrorKind::Denied, 0, "") };
+    let found = diagnose(&failed, &location(), &token());
+    assert_eq!(found.finding, Finding::TokenRefused);
+    assert!(found.cause == "no token from a source: it says no", "{found}");
+}
+
+#[test]
 fn a_key_of_another_length_is_said_to_be_one() {
     let short = Credential::SharedKey(AccountKey::parse("test", "acme", "c2VjcmV0").unwrap());
     let refused = error(ErrorKind::Denied, 403, "AuthenticationFailed");

@@ -139,7 +139,8 @@ pub(crate) fn verify(call: &Call, credential: &str, keys: &[String], lite: bool)
         return Err(failed("The request has neither a valid x-ms-date nor a valid Date header."));
     };
     if (call.now - at).abs() > SKEW_MAX {
-        return Err(failed(format!("The date of the request is more than 15 minutes off: '{}'.", date::http(at))));
+        // The service's own words: clients tell a clock that is off from a wrong key by them.
+        return Err(failed(format!("Request date header too old: '{}'.", date::http(at))));
     }
     let signed = Signed {
         method: &call.method,
