@@ -198,6 +198,15 @@ impl AzureStore {
         cors::rules(self).await
     }
 
+    /// Asks the Data Lake endpoint of the account for the container's root: whether there is one. Directories and renames of a
+    /// hierarchical account go there.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Denied`; `Invalid` for a flat account.
+    pub async fn reaches_hierarchy(&self) -> Result<bool> {
+        dfs::root_has_access_control(self).await
+    }
+
     /// Where it is.
     #[must_use]
     pub fn location(&self) -> &Location {

@@ -268,7 +268,7 @@ impl TokenSource for ManagedIdentity {
             Err(error) if error.kind == TokenErrorKind::Unreachable => {
                 let known =
                     Finding::IdentityServiceSilent.with(&[("host", self.endpoint.host_str().unwrap_or_default())]);
-                return Err(TokenError::found(error.kind, name, known));
+                return Err(TokenError::found(error.kind, name.as_str(), known));
             }
             answer => answer?,
         };

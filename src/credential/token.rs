@@ -73,7 +73,7 @@ pub struct TokenError {
     /// What went wrong, and what to do.
     pub reason: String,
     /// The same as a finding, where it is a known one.
-    pub known: Option<Diagnosis>,
+    pub known: Option<Box<Diagnosis>>,
     /// The source asked to be left alone for so long.
     pub retry_after: Option<Duration>,
 }
@@ -89,7 +89,7 @@ impl TokenError {
     #[must_use]
     pub fn found(kind: TokenErrorKind, source_name: impl Into<String>, known: Diagnosis) -> Self {
         let reason = known.to_string();
-        Self { known: Some(known), ..Self::new(kind, source_name, reason) }
+        Self { known: Some(Box::new(known)), ..Self::new(kind, source_name, reason) }
     }
 
     /// Which finding it is. Its sentence is this error's text, with a fix where the source gave none.
@@ -98,7 +98,7 @@ impl TokenError {
         match &self.known {
             Some(known) => {
                 let cause = format!("no token from {}: {}", self.source_name, known.cause);
-                Diagnosis { cause, ..known.clone() }
+                Diagnosis { cause, ..Diagnosis::clone(known) }
             }
             None => Finding::TokenRefused.with(&[("reason", &self.to_string())]),
         }

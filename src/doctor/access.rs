@@ -2,9 +2,8 @@
 
 use super::{diagnose, examine::Step};
 use crate::{
-    blob::{AccountInfo, AzureStore, BlobStore as _, ErrorKind, ListRequest},
+    blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, ListRequest},
     credential::Credential,
-    finding::Finding,
 };
 
 /// The answers.
@@ -41,17 +40,29 @@ pub(super) async fn ask(store: &AzureStore, credential: &Credential, creates: bo
         Err(error) => Step::Failed(diagnose(&error, location, credential)),
     };
     let account = match &list {
-        Step::Done(_) if !made_by_mount => match store.account_info().await {
-            Ok(info) => Step::Done(info),
-            // The listing was answered: what is missing is the way to dfs, or nothing at all.
-            Err(error) => match diagnose(&error, location, credential) {
-                known if known.finding == Finding::DfsUnreachable => Step::Failed(known),
-                known => Step::Skipped(format!("its kind cannot be told: see {}", known.finding.name())),
-            },
-        },
+        Step::Done(_) if !made_by_mount => kind(store, credential).await,
         Step::Done(_) => Step::Skipped("no container yet".to_owned()),
         Step::Failed(known) => Step::Skipped(format!("see {}", known.finding.name())),
         Step::Skipped(reason) => Step::Skipped(reason.clone()),
     };
     Access { list, account, made_by_mount }
+}
+
+/// The kind of the account, and, where it is hierarchical, whether its second endpoint can be reached: a mount asks it no
+/// sooner than for its first directory.
+async fn kind(store: &AzureStore, credential: &Credential) -> Step<AccountInfo> {
+    let unreached = |error: &blob::Error| matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut);
+    let info = match store.account_info().await {
+        Ok(info) => info,
+        Err(error) if unreached(&error) => return Step::Failed(diagnose(&error, store.location(), credential)),
+        // The listing was answered: what is missing is a permission that nothing else needs.
+        Err(error) => return Step::Skipped(format!("its kind cannot be told ({error})")),
+    };
+    if info.hierarchical
+        && let Err(error) = store.reaches_hierarchy().await
+        && unreached(&error)
+    {
+        return Step::Failed(diagnose(&error, store.location(), credential));
+    }
+    Step::Done(info)
 }

@@ -254,8 +254,8 @@ impl Clinic {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let status = runtime.block_on(async {
             let channel = Endpoint::from_shared(endpoint_of_node.clone()).unwrap().connect_lazy();
-            let staged = NodeClient::new(channel).node_stage_volume(request);
-            tokio::time::timeout(STAGED_WITHIN, staged).await.unwrap().unwrap_err()
+            let mut node = NodeClient::new(channel);
+            tokio::time::timeout(STAGED_WITHIN, node.node_stage_volume(request)).await.unwrap().unwrap_err()
         });
         (status.code(), status.message().to_owned())
     }

@@ -71,6 +71,16 @@ fn each_way_not_to_reach_the_service_is_told_apart() {
 }
 
 #[test]
+fn the_second_endpoint_of_a_hierarchical_account_is_asked_too() {
+    let clinic = Clinic::new();
+    clinic.world.emulator().settings(|settings| settings.hierarchical = true);
+    clinic.services.certify("devstoreaccount1.dfs.core.windows.net", Leaf::UnknownAuthority);
+    let case = clinic.over_tls(clinic.with_key(Case::new(Finding::TlsAuthority, &[".dfs.core.windows.net"])));
+    let examined = clinic.examine(&[format!("{}/data", clinic.https())], case.environment());
+    clinic.found(&case, &examined);
+}
+
+#[test]
 fn a_certificate_says_what_is_wrong_with_it() {
     for (leaf, finding, words) in [
         (Leaf::WrongName, Finding::TlsName, "another name"),
