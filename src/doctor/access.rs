@@ -2,8 +2,9 @@
 
 use super::{diagnose, examine::Step};
 use crate::{
-    blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, ListRequest},
+    blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, ListRequest, Location},
     credential::Credential,
+    finding::Finding,
 };
 
 /// The answers.
@@ -17,6 +18,19 @@ pub(super) struct Access {
 impl Access {
     pub(super) fn skipped(reason: &str) -> Self {
         Self { list: Step::Skipped(reason.to_owned()), account: Step::Skipped(reason.to_owned()), made_by_mount: false }
+    }
+}
+
+impl Access {
+    /// The same, knowing whose tokens the account takes.
+    pub(super) fn knowing(mut self, tenant: Option<&str>, location: &Location) -> Self {
+        let other = self.list.failed().is_some_and(|known| known.finding == Finding::TokenOtherTenant);
+        if let Some(tenant) = tenant.filter(|_| other) {
+            let trusted = format!(" (the account trusts tenant {tenant})");
+            let facts = [("account", location.account()), ("tenant", trusted.as_str())];
+            self.list = Step::Failed(Finding::TokenOtherTenant.with(&facts));
+        }
+        self
     }
 }
 

@@ -327,8 +327,8 @@ pub const TABLE: &[Row] = &[
         "use its https endpoint, or a key or SAS"], APPLICATIONS),
     row(F::TokenOtherTenant, Check::Token, [
         "401 InvalidAuthenticationInfo; 401 Unauthorized",
-        "the service refuses the token",
-        "check that account {account} belongs to the identity's tenant{tenant?} and cloud, and that this machine's clock is right"], APPLICATIONS),
+        "the service refuses the token{tenant?}",
+        "check that account {account} belongs to the identity's tenant and cloud, and that this machine's clock is right"], APPLICATIONS),
     row(F::TokenRefused, Check::Token, [
         "no token from ...",
         "{reason}",

@@ -108,7 +108,9 @@ const BY_OTHERS: [Prepared; 6] = [
         let principal = application(clinic);
         clinic.services.grant(&principal, Role::BlobDataContributor);
         clinic.services.storage_tenant("99999999-9999-9999-9999-999999999999");
-        let case = Case::new(Finding::TokenOtherTenant, &["tenant"]).with_all(&PRINCIPAL).option("auth=spn");
+        let case = Case::new(Finding::TokenOtherTenant, &["tenant and cloud", "trusts tenant 99999999-"])
+            .with_all(&PRINCIPAL)
+            .option("auth=spn");
         clinic.over_tls(case).stages(Code::PermissionDenied)
     },
 ];
