@@ -58,7 +58,7 @@ impl LocationError {
 
 impl fmt::Display for LocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.diagnosis().fmt(f)
+        fmt::Display::fmt(&self.diagnosis(), f)
     }
 }
 

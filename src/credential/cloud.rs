@@ -43,7 +43,7 @@ impl UnknownCloud {
 
 impl fmt::Display for UnknownCloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.diagnosis().fmt(f)
+        fmt::Display::fmt(&self.diagnosis(), f)
     }
 }
 

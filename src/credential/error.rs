@@ -125,7 +125,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.diagnosis().fmt(f)
+        fmt::Display::fmt(&self.diagnosis(), f)
     }
 }
 
