@@ -240,10 +240,11 @@ impl Clinic {
     /// What a node plugin of its own answers to a stage: code and text.
     #[track_caller]
     fn stage(&self, case: &Case, endpoint: &str) -> (Code, String) {
-        let directory = self.world.directory("node");
+        let directory = self.world.path("node");
+        // What the one before left: it was killed.
+        let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(directory.join("plugins_registry")).unwrap();
         let socket = directory.join("csi.sock");
-        let _ = std::fs::remove_file(&socket);
         let endpoint_of_node = format!("unix://{}", socket.display());
         let kubelet = directory.display().to_string();
         let arguments = ["node", "--endpoint", &endpoint_of_node, "--node-id", "n1", "--kubelet-dir", &kubelet];
