@@ -2,7 +2,7 @@
 
 use super::{diagnose, examine::Step};
 use crate::{
-    blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, ListRequest, Location},
+    blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, Greeting, ListRequest, Location},
     credential::Credential,
     finding::Finding,
 };
@@ -19,16 +19,24 @@ impl Access {
     pub(super) fn skipped(reason: &str) -> Self {
         Self { list: Step::Skipped(reason.to_owned()), account: Step::Skipped(reason.to_owned()), made_by_mount: false }
     }
-}
 
-impl Access {
-    /// The same, knowing whose tokens the account takes.
-    pub(super) fn knowing(mut self, tenant: Option<&str>, location: &Location) -> Self {
-        let other = self.list.failed().is_some_and(|known| known.finding == Finding::TokenOtherTenant);
-        if let Some(tenant) = tenant.filter(|_| other) {
-            let trusted = format!(" (the account trusts tenant {tenant})");
-            let facts = [("account", location.account()), ("tenant", trusted.as_str())];
-            self.list = Step::Failed(Finding::TokenOtherTenant.with(&facts));
+    /// The same, knowing how the service answered the unsigned question: whose tokens the account takes, and whether it refuses
+    /// everybody from here, so that no other credential would help.
+    pub(super) fn knowing(mut self, greeting: Option<&Greeting>, location: &Location) -> Self {
+        let (Some(greeting), Some(finding)) = (greeting, self.list.failed().map(|known| known.finding)) else {
+            return self;
+        };
+        let account = ("account", location.account());
+        match (finding, &greeting.tenant, greeting.code.as_deref()) {
+            (Finding::TokenOtherTenant, Some(tenant), _) => {
+                let trusted = format!(" (the account trusts tenant {tenant})");
+                self.list = Step::Failed(finding.with(&[account, ("tenant", &trusted)]));
+            }
+            (Finding::Firewall, _, Some("AuthorizationFailure")) => {
+                let alike = " (unsigned requests are refused alike: it is not the credential)";
+                self.list = Step::Failed(finding.with(&[account, ("alike", alike)]));
+            }
+            _ => {}
         }
         self
     }

@@ -170,7 +170,7 @@ pub async fn examine(patient: &Patient, questions: &Questions) -> Report {
         Some(reason) => access::Access::skipped(&reason),
         None => access::ask(&store, credential, questions.creates_container).await,
     };
-    let access = access.knowing(greeting.done().and_then(|greeting| greeting.tenant.as_deref()), location);
+    let access = access.knowing(greeting.done(), location);
     let probes = match access.list.bars().or_else(|| access.made_by_mount.then(|| "no container yet".to_owned())) {
         Some(reason) => probes::Probes::skipped(&reason),
         None => probes::ask(&store, credential, questions.write).await,

@@ -126,12 +126,12 @@ pub(super) fn of(location: &Location, credential: &Credential, evidence: &Eviden
 /// The report about a place that cannot be.
 pub(super) fn of_place(place: &str, known: Diagnosis) -> Report {
     let place = place.split(['?', '#']).next().unwrap_or_default().to_owned();
-    let reason = format!("see {}", known.finding.name());
-    let own = known.finding.row().check;
-    let verdict = |check: Check| {
-        if check == own { Verdict::Found(known.clone()) } else { Verdict::Skipped(reason.clone()) }
-    };
-    Report { place, checks: Check::ALL.iter().map(|check| (*check, verdict(*check))).collect() }
+    let (own, reason) = (known.finding.row().check, format!("see {}", known.finding.name()));
+    let mut checks: Vec<_> = Check::ALL.iter().map(|check| (*check, Verdict::Skipped(reason.clone()))).collect();
+    if let Some((_, verdict)) = checks.iter_mut().find(|(check, _)| *check == own) {
+        *verdict = Verdict::Found(known);
+    }
+    Report { place, checks }
 }
 
 /// A step's own verdict; its finding, if it has one, belongs to another check.

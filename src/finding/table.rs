@@ -121,7 +121,7 @@ pub const TABLE: &[Row] = &[
     row(F::ConnectionStringWithoutAccount, Check::Credential, [
         "names neither an account nor a blob endpoint",
         "{source} names neither an account nor a blob endpoint",
-        "add AccountName=... or BlobEndpoint=..."], SECRETS),
+        "add AccountName=... or BlobEndpoint=... to it"], SECRETS),
     row(F::AuthMode, Check::Credential, [
         "AZURE_STORAGE_AUTH_MODE is ..., AzureStorageAuthType is ...",
         "{source} is \"{mode}\"",
@@ -336,7 +336,7 @@ pub const TABLE: &[Row] = &[
 
     row(F::Firewall, Check::Firewall, [
         "403 AuthorizationFailure: This request is not authorized to perform this operation",
-        "the network rules of account {account} refuse this machine",
+        "the network rules of account {account} refuse this machine{alike?}",
         "allow its subnet or address under \"Networking\" (az storage account network-rule add --account-name {account} --ip-address ADDRESS), or reach the account through a private endpoint"], REFUSALS),
     row(F::AccountDisabled, Check::Account, [
         "403 AccountIsDisabled, InsufficientAccountPermissions",

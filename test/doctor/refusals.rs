@@ -35,7 +35,10 @@ const BY_KEY: [Prepared; 12] = [
     |clinic| {
         clinic.world.emulator().settings(|settings| settings.firewall = true);
         clinic
-            .with_key(Case::new(Finding::Firewall, &["Networking", "network-rule add --account-name devstoreaccount1"]))
+            .with_key(Case::new(
+                Finding::Firewall,
+                &["unsigned requests", "Networking", "network-rule add --account-name devstoreaccount1"],
+            ))
             .stages(Code::PermissionDenied)
     },
     |clinic| {
