@@ -217,6 +217,12 @@ named! {
         CloudUnknown "cloud-unknown",
         /// A secret of nothing.
         SecretEmpty "secret-empty",
+        /// No Secret, or nothing of use in it.
+        SecretMissing "secret-missing",
+        /// A Secret with a key and without its account.
+        SecretWithoutAccount "secret-without-account",
+        /// A Secret that says two things.
+        SecretContradicts "secret-contradicts",
         /// A key that is no base64.
         KeyNotBase64 "key-not-base64",
         /// A key of an unusual length.

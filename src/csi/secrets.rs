@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::error::{Error, ErrorKind, Result};
-use crate::credential::{
-    self, AccountKey, AccountSettings, AuthMode, Credential, IdentitySettings, SasToken, parse_connection_string,
-    trimmed,
+use crate::{
+    credential::{
+        self, AccountKey, AccountSettings, AuthMode, Credential, IdentitySettings, SasToken, parse_connection_string,
+        trimmed,
+    },
+    finding::Finding,
 };
 
 /// What an entry of a Secret is.
@@ -73,9 +76,8 @@ impl Secrets {
                 Some((other, known))
                     if known.expose_secret() != value.expose_secret() && *entry != Entry::OtherIdentity =>
                 {
-                    return Err(Error::invalid(format!(
-                        "The Secret has both {other} and {name}, with different values: remove one of them"
-                    )));
+                    let known = Finding::SecretContradicts.with(&[("one", other), ("other", name)]);
+                    return Err(Error::invalid(known.to_string()));
                 }
                 _ => entries.insert(*entry, (name.clone(), value)),
             };
@@ -133,9 +135,10 @@ impl Secrets {
         if let Some((name, key)) =
             self.entry(Entry::Key).filter(|_| !matches!(mode, Some(AuthMode::Sas | AuthMode::ConnectionString)))
         {
-            let account = settings.account.as_deref().ok_or_else(|| {
-                Error::invalid(format!("The {name} is given, but not its account: add accountname to the Secret"))
-            })?;
+            let account = settings
+                .account
+                .as_deref()
+                .ok_or_else(|| Error::invalid(Finding::SecretWithoutAccount.with(&[("source", &name)]).to_string()))?;
             return AccountKey::parse(&name, account, key).map(Credential::SharedKey).map_err(invalid);
         }
         if let Some((name, sas)) =
@@ -165,15 +168,8 @@ impl Secrets {
             }
             _ => "The Secret holds no credential",
         };
-        Error::new(
-            ErrorKind::NoCredential,
-            format!(
-                "{wanted}: reference a Secret with azurestorageaccountname and azurestorageaccountkey, or \
-                 azurestorageaccountsastoken, or connectionstring (nodeStageSecretRef of a PersistentVolume, \
-                 nodePublishSecretRef of an inline volume, csi.storage.k8s.io/provisioner-secret-name and \
-                 node-stage-secret-name of a StorageClass), or set AzureStorageAuthType: anonymous for a public container"
-            ),
-        )
+        let known = Finding::SecretMissing.with(&[("wanted", wanted)]);
+        Error::new(ErrorKind::NoCredential, known.to_string())
     }
 }
 

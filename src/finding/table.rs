@@ -15,6 +15,7 @@ const MANAGED: &str = "doctor::each_mistake_of_a_managed_identity_is_told_apart"
 const MACHINE: &str = "doctor::what_the_machine_lacks_is_told";
 const PROBES: &str = "doctor::each_permission_is_probed_by_itself";
 const ORIGINS: &str = "doctor::the_rules_for_an_origin_are_shown";
+const ENTRIES: &str = "secrets::missing_wrong_and_contradicting_entries_are_refused_without_their_values";
 const WHITESPACE: &str = "secret::a_secret_of_whitespace_is_empty";
 const NO_CA: &str = "remedy::a_machine_without_ca_certificates_is_told_so_before_any_endpoint_is_named";
 const TOKENS: &str = "diagnose::a_token_that_is_not_there_is_told_in_the_words_of_its_source";
@@ -62,6 +63,18 @@ pub const TABLE: &[Row] = &[
         "is empty",
         "{source} is empty",
         "remove it or give it a value"], WHITESPACE),
+    row(F::SecretMissing, Check::Credential, [
+        "a gRPC error Unauthenticated of a stage",
+        "{wanted}",
+        "reference a Secret with azurestorageaccountname and azurestorageaccountkey, or azurestorageaccountsastoken, or connectionstring (nodeStageSecretRef of a PersistentVolume, nodePublishSecretRef of an inline volume, csi.storage.k8s.io/provisioner-secret-name and node-stage-secret-name of a StorageClass), or set AzureStorageAuthType: anonymous for a public container"], ENTRIES),
+    row(F::SecretWithoutAccount, Check::Credential, [
+        "is given, but not its account",
+        "the {source} is given, but not its account",
+        "add accountname to the Secret"], ENTRIES),
+    row(F::SecretContradicts, Check::Credential, [
+        "with different values",
+        "the Secret has both {one} and {other}, with different values",
+        "remove one of them from it"], ENTRIES),
     row(F::KeyNotBase64, Check::Credential, [
         "is not a storage account key",
         "{source} is not a storage account key",

@@ -7,7 +7,9 @@ use std::{error, fmt, io, path::Path};
 use crate::{
     blob::{self, Location},
     credential::Credential,
-    doctor, fs,
+    doctor,
+    finding::Finding,
+    fs,
 };
 
 /// Result of an operation on a volume.
@@ -65,7 +67,9 @@ impl Error {
 
     /// The service failed while we did `what` ("mount", "create", ...) to the container at `location`.
     pub(crate) fn service(what: &str, location: &Location, credential: &Credential, source: blob::Error) -> Self {
-        let (kind, known) = (judge(&source), doctor::diagnose(&source, location, credential));
+        let known = doctor::diagnose(&source, location, credential);
+        // 409 PublicAccessNotPermitted is no conflict that ends by itself.
+        let kind = if known.finding == Finding::NotPublic { ErrorKind::Denied } else { judge(&source) };
         let message = format!(
             "Cannot {what} container {:?} of account {:?} at {}: {known}",
             location.container(),

@@ -77,7 +77,7 @@ const BY_KEY: [Prepared; 12] = [
     },
     |clinic| {
         clinic.world.emulator().settings(|settings| settings.public_access = false);
-        Case::new(Finding::NotPublic, &["no credential was given"])
+        Case::new(Finding::NotPublic, &["no credential was given"]).stages(Code::PermissionDenied)
     },
 ];
 
