@@ -25,5 +25,6 @@ mod service;
 mod tcp;
 
 pub use diagnose::diagnose;
+pub use dns::seen_from_here;
 pub use examine::{CacheDirectory, Patient, Questions, examine};
 pub use report::{Report, Verdict};

@@ -136,18 +136,18 @@ async fn mount(
 ) -> Result<(Arc<FileSystem>, Session), Failure> {
     let source = place.location.to_string();
     let (location, credential) = (place.location.clone(), place.credential.clone());
-    let cannot = |error: &blob::Error| {
-        let message = format!("cannot mount {source}: {}", Failure::from_chain(error).message);
-        Failure::known(message, doctor::diagnose(error, &location, &credential))
-    };
     let mut settings = options.settings();
     settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
     settings.scope = place.scope();
     let slot = CredentialSlot::new(place.credential);
     let store = AzureStore::with_connections(place.location, slot, settings.limits, connections);
-    check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container)
-        .await
-        .map_err(|error| cannot(&error))?;
+    let checked =
+        check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container).await;
+    if let Err(error) = checked {
+        let message = format!("cannot mount {source}: {}", Failure::from_chain(&error).message);
+        let known = doctor::diagnose(&error, &location, &credential);
+        return Err(Failure::known(message, doctor::seen_from_here(known, &location).await));
+    }
     let file_system = FileSystem::open(Arc::new(store), resources, settings).await.map_err(|error| {
         let message = format!("cannot mount {source}: {}", error.to_chain());
         match &error.source {

@@ -1,6 +1,6 @@
 //! What we may do, by the two questions that a mount asks first: a listing of one name, and the kind of the account.
 
-use super::{diagnose, examine::Step};
+use super::{diagnose, dns::seen_from_here, examine::Step};
 use crate::{
     blob::{self, AccountInfo, AzureStore, BlobStore as _, ErrorKind, Greeting, ListRequest, Location},
     credential::Credential,
@@ -26,15 +26,16 @@ impl Access {
         let (Some(greeting), Some(finding)) = (greeting, self.list.failed().map(|known| known.finding)) else {
             return self;
         };
-        let account = ("account", location.account());
         match (finding, &greeting.tenant, greeting.code.as_deref()) {
             (Finding::TokenOtherTenant, Some(tenant), _) => {
                 let trusted = format!(" (the account trusts tenant {tenant})");
-                self.list = Step::Failed(finding.with(&[account, ("tenant", &trusted)]));
+                self.list =
+                    Step::Failed(finding.with(&[("account", location.account()), ("tenant", trusted.as_str())]));
             }
             (Finding::Firewall, _, Some("AuthorizationFailure")) => {
-                let alike = " (unsigned requests are refused alike: it is not the credential)";
-                self.list = Step::Failed(finding.with(&[account, ("alike", alike)]));
+                if let Step::Failed(known) = &mut self.list {
+                    known.cause.push_str(" (unsigned requests are refused alike: it is not the credential)");
+                }
             }
             _ => {}
         }
@@ -59,7 +60,7 @@ pub(super) async fn ask(store: &AzureStore, credential: &Credential, creates: bo
             made_by_mount = true;
             Step::Done(format!("container {} is missing, and the mount makes it", location.container()))
         }
-        Err(error) => Step::Failed(diagnose(&error, location, credential)),
+        Err(error) => Step::Failed(seen_from_here(diagnose(&error, location, credential), location).await),
     };
     let account = match &list {
         Step::Done(_) if !made_by_mount => kind(store, credential).await,

@@ -349,7 +349,7 @@ pub const TABLE: &[Row] = &[
 
     row(F::Firewall, Check::Firewall, [
         "403 AuthorizationFailure: This request is not authorized to perform this operation",
-        "the network rules of account {account} refuse this machine{alike?}",
+        "the network rules of account {account} refuse this machine",
         "allow its subnet or address under \"Networking\" (az storage account network-rule add --account-name {account} --ip-address ADDRESS), or reach the account through a private endpoint"], REFUSALS),
     row(F::AccountDisabled, Check::Account, [
         "403 AccountIsDisabled, InsufficientAccountPermissions",

@@ -58,11 +58,14 @@ impl Core {
             spec.settings.limits,
             &shared.connections,
         );
-        let failed = |error| Error::service("mount", &spec.location, &spec.credential, error);
         if let Err(error) = probe(&store).await {
             let owner = spec.create_container.as_ref().filter(|_| error.kind == blob::ErrorKind::ContainerNotFound);
-            let Some(owner) = owner else { return Err(failed(error)) };
-            create_container(&store, owner).await.map_err(failed)?;
+            let Some(owner) = owner else {
+                return Err(Error::service_here("mount", &spec.location, &spec.credential, error).await);
+            };
+            create_container(&store, owner)
+                .await
+                .map_err(|error| Error::service("create", &spec.location, &spec.credential, error))?;
         }
         let settings = fs::Settings {
             capacity: capacity(&store).await,

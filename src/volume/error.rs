@@ -8,7 +8,7 @@ use crate::{
     blob::{self, Location},
     credential::Credential,
     doctor,
-    finding::Finding,
+    finding::{Diagnosis, Finding},
     fs,
 };
 
@@ -68,6 +68,22 @@ impl Error {
     /// The service failed while we did `what` ("mount", "create", ...) to the container at `location`.
     pub(crate) fn service(what: &str, location: &Location, credential: &Credential, source: blob::Error) -> Self {
         let known = doctor::diagnose(&source, location, credential);
+        Self::known(what, location, &known, source)
+    }
+
+    /// The same, after a look from this node at where the endpoint is.
+    pub(super) async fn service_here(
+        what: &str,
+        location: &Location,
+        credential: &Credential,
+        source: blob::Error,
+    ) -> Self {
+        let known = doctor::diagnose(&source, location, credential);
+        let known = doctor::seen_from_here(known, location).await;
+        Self::known(what, location, &known, source)
+    }
+
+    fn known(what: &str, location: &Location, known: &Diagnosis, source: blob::Error) -> Self {
         // 409 PublicAccessNotPermitted is no conflict that ends by itself.
         let kind = if known.finding == Finding::NotPublic { ErrorKind::Denied } else { judge(&source) };
         let message = format!(
