@@ -76,7 +76,7 @@ impl Case {
 
     pub fn with_all(mut self, more: &[(&'static str, &str)]) -> Self {
         for (name, value) in more {
-            self = self.with(*name, *value);
+            self = self.with(name, *value);
         }
         self
     }
