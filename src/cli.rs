@@ -94,6 +94,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
+    keep_out_of_cores();
     let outcome = telemetry::start(&root.log_level, root.log_format)
         .map_err(|error| Failure::from_chain(&error))
         .and_then(|()| match root.role {
@@ -113,6 +114,14 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A core would hold keys and tokens, and other users' programs could attach: neither from here on. What the kernel refuses of
+/// this leaves the process as any other.
+fn keep_out_of_cores() {
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    // A core that goes to a program (core_pattern with a pipe) does not ask for the limit: core(5).
+    let _ = nix::sys::prctl::set_dumpable(false);
 }
 
 #[cfg(test)]

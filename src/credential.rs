@@ -20,13 +20,17 @@ mod managed_identity;
 mod policy;
 mod sas;
 mod secret;
+mod secret_files;
 mod service_principal;
 mod service_sas;
 mod shared_key;
 mod slot;
+mod source;
 mod token;
 mod token_answer;
 mod workload_identity;
+
+use std::time::SystemTime;
 
 pub use cloud::{Cloud, CloudHints, STORAGE_AUDIENCE, UnknownCloud};
 pub use connection_string::parse_connection_string;
@@ -38,11 +42,13 @@ pub use managed_identity::{IdentityEndpoints, IdentityId};
 pub use policy::CredentialPolicy;
 pub use sas::SasToken;
 pub use secret::trimmed;
+pub use secret_files::SecretFiles;
 pub use service_sas::{READ_PERMISSION, blob_sas};
 pub use shared_key::{AZURE_KEY_BYTES, AccountKey};
 pub use slot::CredentialSlot;
+pub use source::{CredentialSource, watch};
 pub use token::{AccessToken, TokenCredential, TokenError, TokenErrorKind, TokenSource};
-pub use workload_identity::{Assertion, TokenFile};
+pub use workload_identity::{Assertion, PodToken, TokenFile};
 
 /// What the service is shown with a request.
 #[derive(Clone, Debug)]
@@ -76,6 +82,56 @@ impl Credential {
         }
     }
 
+    /// Whether two sign alike: both keys of an account in either order, one SAS, one identity. Compares what they produce: the
+    /// secrets themselves stay where they are.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self.spare(), other.spare()) {
+            (None, None) => self.signs_like(other),
+            (Some(own), Some(others)) => {
+                self.signs_like(other) && own.signs_like(&others) || self.signs_like(&others) && own.signs_like(other)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether two sign alike as they are, whatever they have to spare.
+    #[must_use]
+    pub fn signs_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::SharedKey(a), Self::SharedKey(b)) => a.account() == b.account() && a.sign("") == b.sign(""),
+            (Self::Sas(a), Self::Sas(b)) => a.is_same(b),
+            (Self::Token(a), Self::Token(b)) => a.is_same(b),
+            (Self::Anonymous, Self::Anonymous) => true,
+            _ => false,
+        }
+    }
+
+    /// The second key of the account, where two were given, with the first to spare.
+    #[must_use]
+    pub fn spare(&self) -> Option<Self> {
+        match self {
+            Self::SharedKey(key) => key.spare().map(Self::SharedKey),
+            _ => None,
+        }
+    }
+
+    /// When it ends, where it says so itself: a SAS does; a token is renewed before.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        match self {
+            Self::Sas(token) => token.expires(),
+            _ => None,
+        }
+    }
+
+    /// Takes what `other`, which is the same identity, was handed since: a newer token of the pod to sign in with.
+    pub fn take_over(&self, other: &Self) {
+        if let (Self::Token(own), Self::Token(other)) = (self, other) {
+            own.take_over(other);
+        }
+    }
+
     /// The kind in words, for messages ("account key"). Never the secret.
     #[must_use]
     pub fn describe(&self) -> &'static str {
@@ -106,4 +162,27 @@ pub struct AccountSettings {
     pub mode: Option<AuthMode>,
     /// The credential, if one was found.
     pub credential: Option<Credential>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_the_same_when_they_sign_alike() {
+        let key = |account, key| AccountKey::parse("test", account, key).unwrap();
+        let one = |account, text| Credential::SharedKey(key(account, text));
+        let two = |first, second| Credential::SharedKey(key("a", first).with_spare(&key("a", second)));
+        let sas = |text| Credential::Sas(SasToken::parse("test", text).unwrap());
+        assert!(one("a", "c2VjcmV0").is_same(&one("a", "c2VjcmV0")));
+        assert!(!one("a", "c2VjcmV0").is_same(&one("a", "b3RoZXI=")));
+        assert!(!one("a", "c2VjcmV0").is_same(&one("b", "c2VjcmV0")));
+        assert!(two("c2VjcmV0", "b3RoZXI=").is_same(&two("b3RoZXI=", "c2VjcmV0")));
+        assert!(!two("c2VjcmV0", "b3RoZXI=").is_same(&one("a", "c2VjcmV0")));
+        assert!(!two("c2VjcmV0", "b3RoZXI=").is_same(&two("c2VjcmV0", "dGhpcmQ=")));
+        assert!(sas("?sv=1&sig=x").is_same(&sas("sv=1&sig=x")));
+        assert!(!sas("sv=1&sig=x").is_same(&sas("sv=1&sig=y")));
+        assert!(Credential::Anonymous.is_same(&Credential::Anonymous));
+        assert!(!Credential::Anonymous.is_same(&sas("sv=1&sig=x")));
+    }
 }

@@ -217,6 +217,8 @@ named! {
         CloudUnknown "cloud-unknown",
         /// A secret of nothing.
         SecretEmpty "secret-empty",
+        /// A file with a secret that cannot be read.
+        SecretFileUnreadable "secret-file-unreadable",
         /// No Secret, or nothing of use in it.
         SecretMissing "secret-missing",
         /// A Secret with a key and without its account.
@@ -329,6 +331,10 @@ named! {
         TokenFileUnreadable "token-file-unreadable",
         /// A token file without a token.
         TokenFileEmpty "token-file-empty",
+        /// A volume that needs the token of its pod, and none came.
+        PodTokenMissing "pod-token-missing",
+        /// A pod's token that is none.
+        PodTokenMalformed "pod-token-malformed",
         /// No federated credential fits.
         FederationMismatch "federation-mismatch",
         /// There is none at all, or the token cannot be read.

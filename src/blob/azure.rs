@@ -25,6 +25,7 @@ mod put_block;
 mod request;
 mod response;
 mod set;
+mod source;
 mod tags;
 mod transport;
 
@@ -272,6 +273,7 @@ fn new_call(operation: &'static str, method: Method, resource: String, url: Url,
         method,
         url,
         headers: Vec::new(),
+        source: None,
         body: Body::new(),
         deadline: Deadline::Names,
         buffered: false,

@@ -21,6 +21,19 @@ pub(super) fn classify(status: u16, code: Option<&str>, about_container: bool) -
     code.and_then(by_code).unwrap_or_else(|| by_status(status, about_container))
 }
 
+/// Whether it is the credential that is refused, so that another one of the same identity may do better: not its permissions,
+/// and not the network that it comes from. A 403 without a code is the answer to a HEAD on its way through a proxy.
+pub(super) fn is_of_credential(status: Option<u16>, code: Option<&str>) -> bool {
+    match status {
+        Some(401) => true,
+        Some(403) => matches!(
+            code,
+            None | Some("AuthenticationFailed" | "InvalidAuthenticationInfo" | "KeyBasedAuthenticationNotPermitted")
+        ),
+        _ => false,
+    }
+}
+
 /// Codes that say more than their status.
 fn by_code(code: &str) -> Option<(ErrorKind, Again)> {
     use ErrorKind as Kind;
@@ -142,5 +155,21 @@ mod tests {
     fn a_bare_404_is_about_what_was_asked_for() {
         assert_eq!(classify(404, None, true).0, ErrorKind::ContainerNotFound);
         assert_eq!(classify(404, None, false).0, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn another_credential_is_looked_for_where_it_is_the_credential_that_is_refused() {
+        for (status, code, wanted) in [
+            (401, None, true),
+            (401, Some("InvalidAuthenticationInfo"), true),
+            (403, Some("AuthenticationFailed"), true),
+            (403, None, true),
+            (403, Some("KeyBasedAuthenticationNotPermitted"), true),
+            (403, Some("AuthorizationPermissionMismatch"), false),
+            (403, Some("AuthorizationFailure"), false),
+            (404, None, false),
+        ] {
+            assert_eq!(is_of_credential(Some(status), code), wanted, "{status} {code:?}");
+        }
     }
 }

@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 /// The finding that leaves nobody.
 fn patient(said: Said<'_>, options: &MountOptions, volume: &VolumeArgs) -> Result<Patient, Diagnosis> {
     let trust = volume.trust.find()?;
-    let Place { location, credential } = Place::find(said, options, &trust)?;
+    let Place { location, credential, .. } = Place::find(said, options, &trust)?;
     match Connections::trusting(REQUESTS_IN_FLIGHT, &trust) {
         Ok(connections) => Ok(Patient { location, credential, connections }),
         Err(error) => Err(doctor::diagnose(&error, &location, &credential)),

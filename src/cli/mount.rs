@@ -19,7 +19,7 @@ use crate::{
         RequestLimits,
     },
     cache::Volumes,
-    credential::CredentialSlot,
+    credential::{self, CredentialSlot},
     doctor,
     fs::{FileSystem, Resources},
     fuse::Session,
@@ -38,7 +38,9 @@ Credentials come from the environment, the first that is set: AZURE_STORAGE_CONN
 AZURE_STORAGE_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; a service principal (AZURE_CLIENT_ID, AZURE_TENANT_ID and
 AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH); workload identity (AZURE_CLIENT_ID, AZURE_TENANT_ID and
 AZURE_FEDERATED_TOKEN_FILE); a managed identity that is named; none means a public container. -o auth=WAY picks one. A
-SAS in the URL works too, but other users of this machine can see it.
+SAS in the URL works too, but other users of this machine can see it. AZURE_STORAGE_KEY2 is the account's other key, tried
+where the first is refused. A secret may be in a file, which AZURE_STORAGE_KEY_FILE, AZURE_STORAGE_SAS_TOKEN_FILE, ...
+names: a file that changes is read again, without a remount.
 ";
 
 /// Mount a container in the foreground, until SIGTERM, SIGINT or umount.
@@ -139,7 +141,12 @@ async fn mount(
     let mut settings = options.settings();
     settings.prefix = format!("{}{}", place.location.prefix(), settings.prefix);
     settings.scope = place.scope();
-    let slot = CredentialSlot::new(place.credential);
+    let slot = match place.files {
+        Some(files) => CredentialSlot::with_source(place.credential, Arc::new(files)),
+        None => CredentialSlot::new(place.credential),
+    };
+    // Ends with the volume.
+    drop(tokio::spawn(credential::watch(Arc::downgrade(&slot))));
     let store = AzureStore::with_connections(place.location, slot, settings.limits, connections);
     let checked =
         check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container).await;

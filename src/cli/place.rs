@@ -2,7 +2,7 @@
 
 use crate::{
     blob::{Location, LocationHints},
-    credential::{self, CloudHints, Credential, IdentitySettings, Trust, account_settings_from},
+    credential::{self, CloudHints, Credential, IdentitySettings, SecretFiles, Trust, account_settings_from},
     finding::{Diagnosis, Finding},
     volume::options::MountOptions,
 };
@@ -11,6 +11,8 @@ use crate::{
 pub(super) struct Place {
     pub(super) location: Location,
     pub(super) credential: Credential,
+    /// The files that the credential is in, where it is in files.
+    pub(super) files: Option<SecretFiles>,
 }
 
 /// What the command line says, beside mount options.
@@ -69,6 +71,7 @@ impl Place {
             tracing::warn!("other users can see a SAS on the command line: AZURE_STORAGE_SAS_TOKEN keeps it private");
         }
         // The SAS of the URL is meant for this container; after it what the environment has; then an identity.
+        let from_url = sas.is_some();
         let asked = settings.mode.filter(|mode| mode.is_identity());
         let found = sas.map(Credential::Sas).or(settings.credential.take()).filter(|_| asked.is_none());
         let mode = asked.or_else(|| identity.found()).filter(|_| found.is_none());
@@ -78,7 +81,12 @@ impl Place {
             }
             None => None,
         };
-        Ok(Self { credential: found.or(token).unwrap_or(Credential::Anonymous), location })
+        let in_environment = found.is_some() && !from_url;
+        let files = match in_environment {
+            true => SecretFiles::find(&variable, location.account(), options.auth),
+            false => None,
+        };
+        Ok(Self { credential: found.or(token).unwrap_or(Credential::Anonymous), location, files })
     }
 
     /// One line that says who signs in, and why.

@@ -2,9 +2,13 @@
 //!
 //! Where several are set, the first of this list wins, unless the option `auth` or AZURE_STORAGE_AUTH_MODE (or _AUTH_TYPE)
 //! picks one: AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY / _ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN; then an identity
-//! (`identity.rs`), then none (anonymous).
+//! (`identity.rs`), then none (anonymous). AZURE_STORAGE_KEY2 is the account's other key, tried where the first is refused.
+//! Each of these secrets may be in a file, which NAME_FILE names where NAME is not set; such a file is read again when it
+//! changes and when what it held is refused (`secret_files.rs`).
 //!
 //! Account, endpoint and container variables overrule what the connection string says about them.
+
+use std::path::PathBuf;
 
 use super::{AccountKey, AccountSettings, Credential, Error, SasToken, parse_connection_string};
 
@@ -12,7 +16,11 @@ const CONNECTION_STRING: &str = "AZURE_STORAGE_CONNECTION_STRING";
 const ACCOUNT: &str = "AZURE_STORAGE_ACCOUNT";
 /// The CLI's name first, then blobfuse's.
 const KEYS: [&str; 2] = ["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY"];
+/// The account's other key.
+const SPARE_KEYS: [&str; 2] = ["AZURE_STORAGE_KEY2", "AZURE_STORAGE_ACCESS_KEY2"];
 const SAS: &str = "AZURE_STORAGE_SAS_TOKEN";
+/// Every secret, whose file NAME_FILE may name.
+const SECRETS: [&str; 6] = [CONNECTION_STRING, KEYS[0], KEYS[1], SPARE_KEYS[0], SPARE_KEYS[1], SAS];
 const ENDPOINTS: [&str; 3] = ["AZURE_STORAGE_BLOB_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_ACCOUNT_URL"];
 /// Ours first, then blobfuse's.
 const CONTAINERS: [&str; 2] = ["AZURE_STORAGE_CONTAINER", "AZURE_STORAGE_ACCOUNT_CONTAINER"];
@@ -118,8 +126,8 @@ pub fn account_settings_from(
             .transpose()?,
     };
 
-    let mut settings = match variable(CONNECTION_STRING) {
-        Some(text) => parse_connection_string(CONNECTION_STRING, &text)?,
+    let mut settings = match secret(&variable, &[CONNECTION_STRING])? {
+        Some((name, text)) => parse_connection_string(&name, &text)?,
         None => AccountSettings::default(),
     };
     if let Some(name) = account.map(str::to_owned).or_else(|| variable(ACCOUNT).map(|name| name.trim().to_owned())) {
@@ -136,7 +144,12 @@ pub fn account_settings_from(
         settings.credential = None;
         return Ok(settings);
     }
-    settings.credential = choose(wanted, settings.credential.take(), &settings, first(&KEYS), variable(SAS))?;
+    let written = Written {
+        key: secret(&variable, &KEYS)?,
+        spare: secret(&variable, &SPARE_KEYS)?,
+        sas: secret(&variable, &[SAS])?,
+    };
+    settings.credential = choose(wanted, settings.credential.take(), &settings, written)?;
     match (&settings.credential, mode) {
         (None, Some((name, text, _))) => Err(Error::AuthMode {
             source_name: name.to_owned(),
@@ -147,13 +160,56 @@ pub fn account_settings_from(
     }
 }
 
+/// The files that secrets are read from.
+pub(super) fn secret_files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    let file = |name: &&str| set(&file_of(name)).filter(|_| set(name).is_none());
+    SECRETS.iter().filter_map(file).map(|file| PathBuf::from(file.trim())).collect()
+}
+
+/// Every variable that [`account_settings_from`] asks for.
+pub(super) fn all_variables() -> impl Iterator<Item = String> {
+    let plain = [ACCOUNT].into_iter().chain(ENDPOINTS).chain(CONTAINERS).chain(AUTH_MODES).chain(SECRETS);
+    plain.map(str::to_owned).chain(SECRETS.into_iter().map(file_of))
+}
+
+fn file_of(name: &str) -> String {
+    format!("{name}_FILE")
+}
+
+/// A secret and where it stands: the first of `names` that is set, or whose file is.
+fn secret(variable: &impl Fn(&str) -> Option<String>, names: &[&str]) -> Result<Option<(String, String)>, Error> {
+    for name in names {
+        if let Some(value) = variable(name) {
+            return Ok(Some(((*name).to_owned(), value)));
+        }
+        if let Some(file) = variable(&file_of(name)) {
+            let file = file.trim();
+            let text = std::fs::read_to_string(file);
+            let text = text.map_err(|error| Error::SecretFile {
+                variable: file_of(name),
+                file: file.to_owned(),
+                reason: error.to_string(),
+            })?;
+            return Ok(Some((format!("file {file}"), text.trim().to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+/// Secrets, each with its source.
+struct Written {
+    key: Option<(String, String)>,
+    spare: Option<(String, String)>,
+    sas: Option<(String, String)>,
+}
+
 /// The order of the module doc, narrowed by `mode`.
 fn choose(
     mode: Option<AuthMode>,
     from_connection_string: Option<Credential>,
     settings: &AccountSettings,
-    key: Option<(&'static str, String)>,
-    sas: Option<String>,
+    written: Written,
 ) -> Result<Option<Credential>, Error> {
     if mode == Some(AuthMode::Anonymous) {
         return Ok(Some(Credential::Anonymous));
@@ -167,13 +223,18 @@ fn choose(
     if found.is_some() || mode == Some(AuthMode::ConnectionString) {
         return Ok(found);
     }
-    if let Some((name, key)) = key.filter(|_| mode != Some(AuthMode::Sas)) {
+    if let Some((name, key)) = written.key.filter(|_| mode != Some(AuthMode::Sas)) {
         let account =
-            settings.account.as_deref().ok_or_else(|| Error::KeyWithoutAccount { source_name: name.to_owned() })?;
-        return AccountKey::parse(name, account, &key).map(|key| Some(Credential::SharedKey(key)));
+            settings.account.as_deref().ok_or_else(|| Error::KeyWithoutAccount { source_name: name.clone() })?;
+        let key = AccountKey::parse(&name, account, &key)?;
+        let key = match written.spare {
+            Some((name, spare)) => key.with_spare(&AccountKey::parse(&name, account, &spare)?),
+            None => key,
+        };
+        return Ok(Some(Credential::SharedKey(key)));
     }
-    if let Some(sas) = sas.filter(|_| mode != Some(AuthMode::Key)) {
-        return SasToken::parse(SAS, &sas).map(|token| Some(Credential::Sas(token)));
+    if let Some((name, sas)) = written.sas.filter(|_| mode != Some(AuthMode::Key)) {
+        return SasToken::parse(&name, &sas).map(|token| Some(Credential::Sas(token)));
     }
     Ok(None)
 }

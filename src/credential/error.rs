@@ -18,6 +18,15 @@ pub enum Error {
         /// Which secret.
         source_name: String,
     },
+    /// A file that holds a secret and cannot be read.
+    SecretFile {
+        /// Which variable names it.
+        variable: String,
+        /// The file.
+        file: String,
+        /// Why not.
+        reason: String,
+    },
     /// A SAS without its signature.
     SasWithoutSignature {
         /// Which secret.
@@ -100,6 +109,9 @@ impl Error {
         match self {
             Self::KeyNotBase64 { source_name } => of(Finding::KeyNotBase64, source_name),
             Self::Empty { source_name } => of(Finding::SecretEmpty, source_name),
+            Self::SecretFile { variable, file, reason } => {
+                Finding::SecretFileUnreadable.with(&[("variable", variable), ("file", file), ("reason", reason)])
+            }
             Self::SasWithoutSignature { source_name } => of(Finding::SasUnsigned, source_name),
             Self::KeyWithoutAccount { source_name } => of(Finding::KeyWithoutAccount, source_name),
             Self::NotAConnectionString { source_name } => of(Finding::ConnectionStringMalformed, source_name),

@@ -1,7 +1,12 @@
 //! How identity services are asked: two HTTP clients, one through the proxy and one that never uses it, and what they
 //! trust. Knows nothing of tokens' formats.
 
-use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use super::{Error, TokenError, TokenErrorKind};
 use crate::{
@@ -24,6 +29,8 @@ const ANSWER_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     extra: Vec<reqwest::Certificate>,
+    /// How identity services are asked under it, by everybody who has a clone: a client reads all certificates of the machine.
+    http: Arc<OnceLock<IdentityHttp>>,
 }
 
 impl Trust {
@@ -38,7 +45,19 @@ impl Trust {
         if extra.is_empty() {
             return Err(bad("it has no certificate; expected -----BEGIN CERTIFICATE----- sections (PEM)".to_owned()));
         }
-        Ok(Self { extra })
+        Ok(Self { extra, http: Arc::default() })
+    }
+
+    /// The clients for identity services, made once. Settings of the proxy are those of the first call.
+    ///
+    /// # Errors
+    /// As [`IdentityHttp::new`].
+    pub fn identity_http(&self) -> Result<IdentityHttp, Error> {
+        if let Some(http) = self.http.get() {
+            return Ok(http.clone());
+        }
+        let http = IdentityHttp::new(self)?;
+        Ok(self.http.get_or_init(|| http).clone())
     }
 
     /// Makes `builder` trust them.

@@ -17,7 +17,7 @@ use super::{
     entra::Application,
     managed_identity::{IdentityEndpoints, IdentityId, ManagedIdentity},
     service_principal::{Secret, ServicePrincipal},
-    workload_identity::{Assertion, TokenFile, WorkloadIdentity},
+    workload_identity::{Assertion, PodToken, TokenFile, WorkloadIdentity},
 };
 
 /// What options of a volume say. No secrets: options are seen by everybody.
@@ -132,7 +132,7 @@ impl IdentitySettings {
     /// # Errors
     /// [`Error::Missing`] naming what is not set; those of the sources.
     pub fn credential(&self, mode: AuthMode, cloud: Cloud, trust: &Trust) -> Result<Option<Credential>, Error> {
-        let build = || Ok::<_, Error>(Builder { settings: self, cloud, http: IdentityHttp::new(trust)? });
+        let build = || Ok::<_, Error>(Builder { settings: self, cloud, http: trust.identity_http()? });
         let source: Arc<dyn TokenSource> = match mode {
             AuthMode::WorkloadIdentity => build()?.workload_identity()?,
             AuthMode::ManagedIdentity => build()?.managed_identity(&self.managed_id())?,
@@ -143,6 +143,21 @@ impl IdentitySettings {
         };
         let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
         Ok(Some(Credential::Token(TokenCredential::new(source, audience))))
+    }
+
+    /// The identity of a pod: `token` is its service account's, `client` and `tenant` are the volume's. No client and no token
+    /// of the environment, which are the driver's own, stands in for one of the pod's; the tenant, which is nobody's, does.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] naming the attribute; those of the application.
+    pub fn pod_credential(&self, token: PodToken, cloud: Cloud, trust: &Trust) -> Result<Credential, Error> {
+        let mode = AuthMode::WorkloadIdentity.name();
+        let client = self.options.id.client_id.clone().ok_or(missing(mode, POD_CLIENT))?;
+        let tenant = self.tenant().ok_or(missing(mode, "attribute tenantID, or AZURE_TENANT_ID of the driver"))?;
+        let builder = Builder { settings: self, cloud, http: trust.identity_http()? };
+        let source = WorkloadIdentity::new(builder.application(&tenant, &client)?, Arc::new(token));
+        let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
+        Ok(Credential::Token(TokenCredential::new(Arc::new(source), audience)))
     }
 
     fn client(&self) -> Option<String> {
@@ -237,6 +252,9 @@ impl Builder<'_> {
 
 /// What names the identity of a pod, and where it comes from there.
 const WORKLOAD_CLIENT: &str = "AZURE_CLIENT_ID, or option client-id (in a pod, the webhook sets it from the ServiceAccount's annotation azure.workload.identity/client-id, where the pod has the label azure.workload.identity/use: \"true\")";
+
+/// What names the identity of a pod that a volume is mounted for.
+const POD_CLIENT: &str = "attribute clientID of the volume (the driver's own identity is not lent to pods)";
 
 fn missing(mode: &'static str, what: &'static str) -> Error {
     Error::Missing { mode, what }

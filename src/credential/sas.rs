@@ -76,6 +76,12 @@ impl SasToken {
         url.set_query(Some(&query));
     }
 
+    /// Whether two are one token.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.query.expose_secret() == other.query.expose_secret()
+    }
+
     /// What it allows and until when, for messages: `permissions racwdl, on resource c, until 2027-01-01T00:00:00Z`.
     #[must_use]
     pub fn describe(&self) -> String {

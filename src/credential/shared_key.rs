@@ -37,6 +37,8 @@ pub const AZURE_KEY_BYTES: usize = 64;
 pub struct AccountKey {
     account: String,
     key: SecretSlice<u8>,
+    /// The account's other key, where it is known: tried when this one is refused.
+    spare: Option<SecretSlice<u8>>,
 }
 
 impl AccountKey {
@@ -49,7 +51,21 @@ impl AccountKey {
         let bytes = STANDARD
             .decode(key.expose_secret())
             .map_err(|_| Error::KeyNotBase64 { source_name: source_name.to_owned() })?;
-        Ok(Self { account: account.to_owned(), key: SecretSlice::from(bytes) })
+        Ok(Self { account: account.to_owned(), key: SecretSlice::from(bytes), spare: None })
+    }
+
+    /// The same with the account's other key, for the time when this one is refused.
+    #[must_use]
+    pub fn with_spare(self, other: &Self) -> Self {
+        let differs = self.key.expose_secret() != other.key.expose_secret();
+        Self { spare: differs.then(|| other.key.clone()), ..self }
+    }
+
+    /// The account's other key, with this one to spare.
+    #[must_use]
+    pub fn spare(&self) -> Option<Self> {
+        let key = self.spare.clone()?;
+        Some(Self { account: self.account.clone(), key, spare: Some(self.key.clone()) })
     }
 
     /// The account that the key belongs to.

@@ -123,6 +123,16 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
     fn secret_digest(&self) -> Option<[u8; 32]> {
         None
     }
+
+    /// What was handed in for it to sign in with and will be handed in anew before it ends: a pod's token.
+    fn handed(&self) -> Option<SecretString> {
+        None
+    }
+
+    /// Signs in with this from now on. Tells whether that is anything new.
+    fn hand(&self, _newer: SecretString) -> bool {
+        false
+    }
 }
 
 /// A token with its times.
@@ -196,6 +206,15 @@ impl TokenCredential {
         self.describe() == other.describe()
             && self.inner.audience == other.inner.audience
             && self.inner.source.secret_digest() == other.inner.source.secret_digest()
+    }
+
+    /// Signs in with what `other` was handed, from the next token on. A source that failed for want of it may be asked at once.
+    pub fn take_over(&self, other: &Self) {
+        let Some(newer) = other.inner.source.handed() else { return };
+        if self.inner.source.hand(newer) {
+            let mut state = self.inner.state.lock();
+            (state.failure, state.failures) = (None, 0);
+        }
     }
 
     /// The value of an Authorization header that is good now. Waits for the source only where there is no token that may

@@ -22,6 +22,8 @@ use crate::{
 enum Entry {
     Account,
     Key,
+    /// The account's other key.
+    SpareKey,
     Sas,
     Endpoint,
     ConnectionString,
@@ -34,7 +36,7 @@ enum Entry {
 }
 
 /// Every spelling, without case, `-` and `_`.
-const SPELLINGS: [(&str, Entry); 17] = [
+const SPELLINGS: [(&str, Entry); 22] = [
     ("accountname", Entry::Account),
     ("azurestorageaccountname", Entry::Account),
     ("azurestorageaccount", Entry::Account),
@@ -42,6 +44,11 @@ const SPELLINGS: [(&str, Entry); 17] = [
     ("azurestorageaccountkey", Entry::Key),
     ("azurestoragekey", Entry::Key),
     ("azurestorageaccesskey", Entry::Key),
+    ("key1", Entry::Key),
+    ("accountkey2", Entry::SpareKey),
+    ("azurestorageaccountkey2", Entry::SpareKey),
+    ("azurestoragekey2", Entry::SpareKey),
+    ("key2", Entry::SpareKey),
     ("accountsastoken", Entry::Sas),
     ("azurestorageaccountsastoken", Entry::Sas),
     ("azurestoragesastoken", Entry::Sas),
@@ -139,7 +146,12 @@ impl Secrets {
                 .account
                 .as_deref()
                 .ok_or_else(|| Error::invalid(Finding::SecretWithoutAccount.with(&[("source", &name)]).to_string()))?;
-            return AccountKey::parse(&name, account, key).map(Credential::SharedKey).map_err(invalid);
+            let key = AccountKey::parse(&name, account, key).map_err(invalid)?;
+            let key = match self.entry(Entry::SpareKey) {
+                Some((name, spare)) => key.with_spare(&AccountKey::parse(&name, account, spare).map_err(invalid)?),
+                None => key,
+            };
+            return Ok(Credential::SharedKey(key));
         }
         if let Some((name, sas)) =
             self.entry(Entry::Sas).filter(|_| !matches!(mode, Some(AuthMode::Key | AuthMode::ConnectionString)))
@@ -205,6 +217,18 @@ mod tests {
             let found = settings(&[(account, "acme"), (key, KEY)]).unwrap();
             assert_eq!(found.account.as_deref(), Some("acme"));
             assert!(matches!(found.credential, Some(Credential::SharedKey(key)) if key.account() == "acme"));
+        }
+    }
+
+    #[test]
+    fn a_secret_may_hold_both_keys_of_the_account() {
+        for (one, two) in
+            [("azurestorageaccountkey", "azurestorageaccountkey2"), ("key1", "key2"), ("accountkey", "accountkey2")]
+        {
+            let found =
+                settings(&[("accountname", "acme"), (one, KEY), (two, "b3RoZXI=")]).unwrap().credential.unwrap();
+            let only = |key| Credential::SharedKey(AccountKey::parse("test", "acme", key).unwrap());
+            assert!(found.signs_like(&only(KEY)) && found.spare().unwrap().signs_like(&only("b3RoZXI=")), "{one}");
         }
     }
 

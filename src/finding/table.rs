@@ -23,6 +23,10 @@ const BLOB: &str = "remedy::what_the_answer_leaves_open_is_left_open";
 const AADSTS: &str = "aadsts::a_refusal_without_claims_names_no_token";
 const ANSWERS: &str = "diagnose::every_answer_of_the_service_has_its_finding";
 
+const SECRET_FILES: &str = "secret_files::a_file_that_cannot_be_read_is_named_with_its_variable";
+const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
+const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
+
 const fn row(finding: F, check: Check, [symptom, cause, fix]: [&'static str; 3], test: &'static str) -> Row {
     Row { finding, check, symptom, cause, fix, test }
 }
@@ -63,6 +67,10 @@ pub const TABLE: &[Row] = &[
         "is empty",
         "{source} is empty",
         "remove it or give it a value"], WHITESPACE),
+    row(F::SecretFileUnreadable, Check::Credential, [
+        "file of AZURE_STORAGE_KEY_FILE cannot be read",
+        "file {file}, which {variable} names, cannot be read ({reason})",
+        "check the path, and that the Secret or file is mounted where this process runs"], SECRET_FILES),
     row(F::SecretMissing, Check::Credential, [
         "a gRPC error Unauthenticated of a stage",
         "{wanted}",
@@ -290,6 +298,14 @@ pub const TABLE: &[Row] = &[
         "token file ... is empty",
         "token file {file} is empty",
         "check the projected serviceAccountToken volume that it comes from"], FEDERATION),
+    row(F::PodTokenMissing, Check::WorkloadIdentity, [
+        "a gRPC error Unauthenticated of a publish; FailedMount: no token of the pod",
+        "the volume is for the identity of its pod, but the kubelet handed over no token of the pod for api://AzureADTokenExchange",
+        "apply the CSIDriver object of this driver (its tokenRequests must have audience api://AzureADTokenExchange)"], POD_TOKENS),
+    row(F::PodTokenMalformed, Check::WorkloadIdentity, [
+        "the pod's token is none",
+        "what the kubelet handed over as the pod's token is no token",
+        "apply the CSIDriver object of this driver, with its tokenRequests as they are"], POD_TOKEN),
     row(F::FederationMismatch, Check::WorkloadIdentity, [
         "AADSTS70021, AADSTS700211, AADSTS700212, AADSTS700213, AADSTS7002138; No matching federated identity record found",
         "no federated credential of identity {client} fits this token (issuer {issuer}, subject {subject}, audience {audience})",

@@ -1,8 +1,6 @@
 //! The core of a volume: credential, store and file system, once a node however many views show it.
 
-use std::sync::Arc;
-
-use url::Url;
+use std::{iter, sync::Arc, time::SystemTime};
 
 use super::{
     error::{Error, ErrorKind, Result},
@@ -92,28 +90,51 @@ impl Core {
         &self.location
     }
 
-    /// Puts `credential` in use, if it differs and works. A broken Secret never ends a mount that works: the old
-    /// credential stays until a working one comes.
+    /// Puts `credential` in use, if it differs and works, one of its two keys at least. A broken Secret never ends a mount that
+    /// works: the old credential stays until a working one comes, or until the service refuses it (a Secret may be ahead of
+    /// the service). An identity that is the same takes over what it was handed (a pod's token); no request is sent for that.
     pub async fn refresh(&self, credential: &Credential) -> Refresh {
-        if same_credential(&self.slot.current(), credential) {
+        let current = self.slot.current();
+        if current.is_same(credential) {
+            current.take_over(credential);
             return Refresh::Unchanged;
         }
-        let candidate = CredentialSlot::new(credential.clone());
-        let store = AzureStore::with_connections(
-            self.location.clone(),
-            candidate,
-            RequestLimits::STANDARD,
-            &self.shared.connections,
-        );
-        if let Err(error) = probe(&store).await {
+        let spare = credential.spare();
+        let mut first = None;
+        for candidate in iter::once(credential).chain(&spare) {
+            match self.try_out(candidate).await {
+                Ok(()) => {
+                    self.slot.replace(candidate.clone());
+                    tracing::info!(container = %self.location, "the credential was replaced ({})", candidate.describe());
+                    return Refresh::Replaced;
+                }
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        if let Some(error) = first {
             let error = Error::service("read", &self.location, credential, error);
             let cause = error.source.as_deref().map(ToString::to_string);
             tracing::warn!(cause, "the new credential is not used, the old one stays: {error}");
-            return Refresh::Refused;
         }
-        self.slot.replace(credential.clone());
-        tracing::info!(container = %self.location, "the credential was replaced ({})", credential.describe());
-        Refresh::Replaced
+        self.slot.offer(credential.clone());
+        Refresh::Refused
+    }
+
+    /// Whether the service takes it.
+    async fn try_out(&self, credential: &Credential) -> blob::Result<()> {
+        let store = AzureStore::with_connections(
+            self.location.clone(),
+            CredentialSlot::new(credential.clone()),
+            RequestLimits::STANDARD,
+            &self.shared.connections,
+        );
+        probe(&store).await
+    }
+
+    /// When the credential in use ends, where it says so itself.
+    #[must_use]
+    pub fn credential_expires(&self) -> Option<SystemTime> {
+        self.slot.current().expires()
     }
 
     /// Saves everything that is dirty.
@@ -172,43 +193,5 @@ async fn create_container(store: &AzureStore, owner: &str) -> blob::Result<()> {
         // Another node was faster.
         Err(error) if error.kind == blob::ErrorKind::Precondition => Ok(()),
         other => other,
-    }
-}
-
-/// Whether two credentials sign alike. Compares what they produce: the secrets themselves stay where they are.
-fn same_credential(a: &Credential, b: &Credential) -> bool {
-    match (a, b) {
-        (Credential::SharedKey(a), Credential::SharedKey(b)) => {
-            a.account() == b.account() && a.sign(env!("CARGO_PKG_NAME")) == b.sign(env!("CARGO_PKG_NAME"))
-        }
-        (Credential::Sas(a), Credential::Sas(b)) => {
-            let Ok(mut url_a) = Url::parse("https://localhost/") else { return false };
-            let mut url_b = url_a.clone();
-            a.apply(&mut url_a);
-            b.apply(&mut url_b);
-            url_a == url_b
-        }
-        (Credential::Token(a), Credential::Token(b)) => a.is_same(b),
-        (Credential::Anonymous, Credential::Anonymous) => true,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::credential::{AccountKey, SasToken};
-
-    #[test]
-    fn credentials_are_the_same_when_they_sign_alike() {
-        let key = |account, key| Credential::SharedKey(AccountKey::parse("test", account, key).unwrap());
-        let sas = |text| Credential::Sas(SasToken::parse("test", text).unwrap());
-        assert!(same_credential(&key("a", "c2VjcmV0"), &key("a", "c2VjcmV0")));
-        assert!(!same_credential(&key("a", "c2VjcmV0"), &key("a", "b3RoZXI=")));
-        assert!(!same_credential(&key("a", "c2VjcmV0"), &key("b", "c2VjcmV0")));
-        assert!(same_credential(&sas("?sv=1&sig=x"), &sas("sv=1&sig=x")));
-        assert!(!same_credential(&sas("sv=1&sig=x"), &sas("sv=1&sig=y")));
-        assert!(same_credential(&Credential::Anonymous, &Credential::Anonymous));
-        assert!(!same_credential(&Credential::Anonymous, &sas("sv=1&sig=x")));
     }
 }

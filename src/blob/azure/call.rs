@@ -23,7 +23,7 @@ use super::{
 use crate::{
     blob::{
         Error, ErrorKind, Result,
-        classify::{Again, classify},
+        classify::{Again, classify, is_of_credential},
         limit::{Pass, RequestGate, VolumeId},
         link::Link,
         retry::{Backoff, RequestLimits},
@@ -143,19 +143,21 @@ impl Engine {
         let mut before = None;
         loop {
             let generation = self.slot.generation();
-            let credential = self.slot.current();
-            let token = credential.token_serial();
+            let token = self.slot.current().token_serial();
             let mut failed = match self.try_once(call, limits, deadline).await {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    self.slot.note_success(generation);
+                    return Ok(reply);
+                }
                 Err(failed) => failed,
             };
             ambiguous |= failed.again == Again::Ambiguous;
             failed.error = telling(failed.error, before.take(), deadline);
             let replaced = failed.error.kind == ErrorKind::Denied && self.slot.generation() != generation;
             if newer_credentials < NEWER_CREDENTIALS_MAX {
-                // A refused token may be one that was revoked, or that ended early: its source is asked once more.
-                let refused = failed.error.status == Some(401) && !replaced;
-                if replaced || refused && credential.renew(token).await {
+                // It may have been rotated, revoked, or have ended early: its source is asked once more.
+                let refused = !replaced && is_of_credential(failed.error.status, failed.error.code.as_deref());
+                if replaced || refused && self.slot.renew(generation, token).await {
                     newer_credentials += 1;
                     continue;
                 }
@@ -228,6 +230,10 @@ impl Engine {
         request.insert_header("x-ms-client-request-id", uuid::Uuid::new_v4().to_string());
         for (name, value) in &call.headers {
             request.insert_header(name.clone(), value.clone());
+        }
+        if let Some(source) = &call.source {
+            let (name, value) = source.header(&self.slot.current());
+            request.insert_header(name, value);
         }
         if !call.body.is_empty() {
             // For the signature: the transport takes the body itself from the context.

@@ -12,11 +12,9 @@ use super::{
     get,
     request::Call,
     response,
+    source::Source,
 };
-use crate::{
-    blob::{BlobName, Committed, Condition, CopyOptions, ETag, Error, ErrorKind, Result},
-    credential::Credential,
-};
+use crate::blob::{BlobName, Committed, Condition, CopyOptions, ETag, Error, ErrorKind, Result};
 
 /// First look at a pending copy, doubling up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(100);
@@ -31,15 +29,11 @@ pub(super) async fn copy(
     options: &CopyOptions,
 ) -> Result<Committed> {
     let mut call = store.blob_call("Copy Blob", Method::Put, name)?;
-    let Some(mut url) = store.location().blob_url(source) else {
+    let Some(url) = store.location().blob_url(source) else {
         return Err(store.invalid(call.operation, call.resource, "the source's name cannot be put into a URL"));
     };
-    // The same account's key opens the source too; a SAS must be said twice.
-    if let Credential::Sas(token) = &*store.credentials().current() {
-        token.apply(&mut url);
-    }
     call = call
-        .header("x-ms-copy-source", url.as_str())
+        .source(Source::Copied(url.clone()))
         .header("x-ms-source-if-match", source_version.0.as_ref())
         .condition(&options.condition)
         .access_tier(options.access_tier.as_deref())

@@ -1,28 +1,21 @@
 //! Put Block and Put Block From URL: staging, which changes nothing that a reader sees. Staging the same bytes under
 //! the same id twice is the same as once, so an ambiguous try is simply repeated.
 
-use std::{ops::Range, sync::atomic::Ordering, time::Duration};
+use std::{ops::Range, sync::atomic::Ordering};
 
 use azure_core::http::Method;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use url::Url;
 
 use super::{
     AzureStore,
     put_blob::{encode_md5, md5_of},
     request::{Call, encode_block_id},
+    source::Source,
 };
-use crate::{
-    blob::{BlobName, BlockId, Body, ETag, Error, ErrorKind, Result},
-    credential::{Credential, READ_PERMISSION, blob_sas},
-};
+use crate::blob::{BlobName, BlockId, Body, ETag, ErrorKind, Result};
 
 /// Name of the operation in the REST reference.
 pub(super) const FROM_URL: &str = "Put Block From URL";
-
-/// How long a source stays readable by the SAS that we make: the longest deadline, and 15 minutes for a clock that is
-/// behind (the service refuses requests of clocks that are further off anyway).
-const SOURCE_SAS_LIFETIME: Duration = Duration::from_secs(20 * 60);
 
 pub(super) async fn put_block(store: &AzureStore, name: &BlobName, id: &BlockId, body: Body) -> Result<()> {
     let without_crc64 = &store.shared.no_crc64;
@@ -61,39 +54,14 @@ pub(super) async fn put_block_from_url(
     if source_range.is_empty() {
         return Err(store.invalid(FROM_URL, call.resource, "a block has at least one byte"));
     }
-    let Some(url) = readable_url(store, source)? else {
+    let location = store.location();
+    let Some(url) = location.blob_url(source) else {
         return Err(store.engine().bare(&call, ErrorKind::Unsupported));
     };
-    let call = call
-        .header("x-ms-source-range", format!("bytes={}-{}", source_range.start, source_range.end - 1))
-        .header("x-ms-copy-source", url.as_str());
+    let read = Source::Read { url, container: location.container().to_owned(), blob: source.as_str().to_owned() };
+    let call =
+        call.header("x-ms-source-range", format!("bytes={}-{}", source_range.start, source_range.end - 1)).source(read);
     store.engine().ask(&call, &store.limits).await.map(drop)
-}
-
-/// URL of a blob that the service itself may read with: signed by our key or our SAS. An anonymous source is public.
-fn readable_url(store: &AzureStore, source: &BlobName) -> Result<Option<Url>> {
-    let location = store.location();
-    let Some(mut url) = location.blob_url(source) else { return Ok(None) };
-    match &*store.credentials().current() {
-        Credential::SharedKey(key) => {
-            let token = blob_sas(key, location.container(), source.as_str(), READ_PERMISSION, SOURCE_SAS_LIFETIME)
-                .map_err(|error| Error {
-                    kind: ErrorKind::Denied,
-                    operation: FROM_URL,
-                    resource: format!("{}/{source}", location.container()),
-                    host: location.host().to_owned(),
-                    status: None,
-                    code: None,
-                    request_id: None,
-                    source: Some(Box::new(error)),
-                })?;
-            token.apply(&mut url);
-        }
-        Credential::Sas(token) => token.apply(&mut url),
-        // A token goes in a header of its own, anew for every try: `CredentialPolicy`.
-        Credential::Token(_) | Credential::Anonymous => {}
-    }
-    Ok(Some(url))
 }
 
 /// Little-endian in base64.

@@ -4,6 +4,7 @@ use azure_core::http::{Method, headers::HeaderName};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use url::Url;
 
+use super::source::Source;
 use crate::blob::{BlockId, Body, Condition, ContentHeaders, ETag, Metadata, endpoint, limit::Urgency};
 
 /// The service version that we speak. Old enough for every cloud, new enough for 4000 MiB blocks (2019-12-12), for
@@ -31,6 +32,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) headers: Vec<(HeaderName, String)>,
+    /// What the service reads for it.
+    pub(super) source: Option<Source>,
     pub(super) body: Body,
     pub(super) deadline: Deadline,
     /// Read the answer's body as a part of the try, so that one that breaks off is tried again.
@@ -55,6 +58,12 @@ impl Call {
     /// Adds a header.
     pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((HeaderName::from_static(name), value.into()));
+        self
+    }
+
+    /// Names what the service is to read.
+    pub(super) fn source(mut self, source: Source) -> Self {
+        self.source = Some(source);
         self
     }
 

@@ -5,16 +5,14 @@ use std::time::Instant;
 use azure_core::http::Method;
 
 use super::path_call;
-use crate::{
-    blob::{
-        BlobName, BlobProperties, Committed, Condition, ETag, Error, ErrorKind, Result,
-        azure::{
-            AzureStore,
-            call::{Failed, written_since},
-            get, response,
-        },
+use crate::blob::{
+    BlobName, BlobProperties, Committed, Condition, ETag, Error, ErrorKind, Result,
+    azure::{
+        AzureStore,
+        call::{Failed, written_since},
+        get, response,
+        source::Source,
     },
-    credential::Credential,
 };
 
 pub(super) async fn rename(
@@ -24,9 +22,9 @@ pub(super) async fn rename(
     name: &BlobName,
     destination: &Condition,
 ) -> Result<Option<Committed>> {
-    let mut call = path_call(store, "Path - Create", Method::Put, Some(name))?
-        .header("x-ms-rename-source", source_header(store, source))
-        .condition(destination);
+    let location = store.location();
+    let renamed = Source::Renamed { path: location.rename_source(source), url: location.path_url(Some(source)) };
+    let mut call = path_call(store, "Path - Create", Method::Put, Some(name))?.source(renamed).condition(destination);
     if let Some(ETag(version)) = source_version {
         call = call.header("x-ms-source-if-match", version.as_ref());
     }
@@ -42,15 +40,6 @@ pub(super) async fn rename(
             }
         }),
     }
-}
-
-/// The source as the service wants it: container and path, escaped, and the SAS once more where that is the credential.
-fn source_header(store: &AzureStore, source: &BlobName) -> String {
-    let path = store.location().rename_source(source);
-    let Credential::Sas(token) = &*store.credentials().current() else { return path };
-    let Some(mut url) = store.location().path_url(Some(source)) else { return path };
-    token.apply(&mut url);
-    format!("{path}?{}", url.query().unwrap_or_default())
 }
 
 /// After a reply was lost and the next try was refused: if the source is gone and the new name has its version (or one
