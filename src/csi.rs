@@ -16,6 +16,7 @@ pub mod in_flight;
 pub mod node;
 pub mod parameters;
 pub mod plugin;
+pub mod pod_token;
 pub mod proto;
 pub mod registration;
 pub mod request;

@@ -22,5 +22,5 @@ pub mod spec;
 
 pub use core::{Refresh, Shared};
 pub use error::{Error, ErrorKind, Result};
-pub use registry::{Condition, Outcome, PublishOptions, Registry};
+pub use registry::{Condition, Outcome, PublishOptions, Registry, id_of_pod};
 pub use spec::VolumeSpec;

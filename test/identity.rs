@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `sources` | each source signs in and reads, by what it is and when it is picked |
 //! | `clouds` | requests go to the host, authority and audience of the right cloud |
+//! | `pods` | a volume that a pod signs in to is that pod's alone |
 //! | `rotation` | keys, SAS and tokens are replaced under load |
 //! | `lives` | tokens are refreshed ahead of their end, and replaced when they are refused |
 //! | `mistakes` | each mistake has a sentence of its own |
@@ -18,6 +19,8 @@ mod clouds;
 mod lives;
 #[path = "identity/mistakes.rs"]
 mod mistakes;
+#[path = "identity/pods.rs"]
+mod pods;
 #[path = "identity/rotation.rs"]
 mod rotation;
 #[path = "identity/sources.rs"]

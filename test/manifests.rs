@@ -335,6 +335,8 @@ fn the_kubelet_calls_the_driver_as_it_is_built() {
     let driver = only::<CSIDriver>().spec;
     assert_eq!(driver.attach_required, Some(false), "there is no ControllerPublishVolume");
     assert_eq!(driver.requires_republish, Some(true), "a rotated Secret reaches running pods by it");
+    let tokens: Vec<_> = driver.token_requests.unwrap().into_iter().map(|request| request.audience).collect();
+    assert_eq!(tokens, ["api://AzureADTokenExchange"], "pods sign in to Entra ID with it");
     assert_eq!(driver.pod_info_on_mount, Some(true));
     assert_eq!(driver.volume_lifecycle_modes.unwrap(), ["Persistent", "Ephemeral"]);
     assert_eq!(driver.fs_group_policy.as_deref(), Some("ReadWriteOnceWithFSType"));

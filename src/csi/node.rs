@@ -2,7 +2,8 @@
 //!
 //! Stage and inline publish bring everything that a mount needs. Publish of a staged volume only binds; secrets that come
 //! with it (nodePublishSecretRef, repeated every minute or two where the CSIDriver says requiresRepublish) refresh the
-//! credential in place. A republish of a working mount never fails.
+//! credential in place, as do newer tokens of a pod. A volume that each pod signs in to by itself is not staged: there is no
+//! pod's token yet. A republish of a working mount never fails.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,6 +14,7 @@ use super::{
     error::{Error, ErrorKind, Result},
     in_flight::{InFlight, Lanes},
     parameters::Parameters,
+    pod_token,
     proto::v1::{
         NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
         NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
@@ -25,7 +27,7 @@ use super::{
     request::{Defaults, MountRequest, require},
     status::answer,
 };
-use crate::volume::{self, Outcome, PublishOptions, Registry};
+use crate::volume::{self, Outcome, PublishOptions, Registry, VolumeSpec};
 
 /// What this service can do, and nothing else is offered.
 const CAPABILITIES: [rpc::Type; 6] = [
@@ -65,9 +67,15 @@ impl Node {
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
         let access = Access::read(request.volume_capability.as_ref())?;
+        let attributes = Parameters::of_volume(&request.volume_context)?;
+        if attributes.is_for_pod()? {
+            // The kubelet has no pod's token yet: each pod's own comes with its publish.
+            tracing::debug!(volume = request.volume_id, "mounted for each pod by itself");
+            return Ok(NodeStageVolumeResponse {});
+        }
         let spec = MountRequest {
             volume_id: &request.volume_id,
-            attributes: &Parameters::of_volume(&request.volume_context)?,
+            attributes: &attributes,
             secrets: &request.secrets,
             access: &access,
         }
@@ -105,9 +113,14 @@ impl Node {
             exclusive: access.exclusive,
         };
         let (registry, moved) = (Arc::clone(&self.registry), request.clone());
-        let outcome = if attributes.is_ephemeral() {
-            check_inline(&attributes)?;
-            let spec = mount.spec(&self.defaults)?;
+        let own = match self.own_spec(&request, &mount) {
+            Err(error) if self.serves(&request) => {
+                tracing::warn!(volume = request.volume_id, "the republish is not used: {}", error.full_text());
+                return Ok(NodePublishVolumeResponse {});
+            }
+            own => own?,
+        };
+        let outcome = if let Some(spec) = own {
             let operation =
                 async move { Ok(registry.publish_inline(spec, Path::new(&moved.target_path), &options).await?) };
             self.publishes.run(&request.volume_id, &request, operation).await?
@@ -131,6 +144,25 @@ impl Node {
             _ => tracing::info!(volume = request.volume_id, path = request.target_path, ?outcome, "published"),
         }
         Ok(NodePublishVolumeResponse {})
+    }
+
+    /// The volume of a publish that is this pod's alone: an inline one, or one that each pod signs in to by itself.
+    fn own_spec(&self, request: &NodePublishVolumeRequest, mount: &MountRequest<'_>) -> Result<Option<VolumeSpec>> {
+        let ephemeral = mount.attributes.is_ephemeral();
+        if ephemeral {
+            check_inline(mount.attributes)?;
+        }
+        if mount.attributes.is_for_pod()? {
+            let token = pod_token::find(&request.volume_context, &request.secrets)?;
+            return mount.spec_of_pod(&self.defaults, token, Path::new(&request.target_path)).map(Some);
+        }
+        if ephemeral { mount.spec(&self.defaults).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the target of a publish works already: nothing that a republish brings may change that.
+    fn serves(&self, request: &NodePublishVolumeRequest) -> bool {
+        let found = self.registry.condition(&request.volume_id, Path::new(&request.target_path));
+        found.is_ok_and(|found| found.is_some_and(|condition| condition.problem.is_none()))
     }
 
     /// The credential in a publish request of a staged volume, if it brought one. A Secret that makes no sense must not
@@ -179,7 +211,7 @@ impl Node {
         }
         let wanted = request.capacity_range.unwrap_or_default().required_bytes;
         if let Ok(bytes @ 1..) = u64::try_from(wanted) {
-            self.registry.expand(&request.volume_id, bytes);
+            self.registry.expand(&request.volume_id, Path::new(&request.volume_path), bytes);
         }
         Ok(NodeExpandVolumeResponse { capacity_bytes: wanted })
     }

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Error, Result};
+use super::{
+    error::{Error, Result},
+    pod_token,
+};
 use crate::credential::{AuthMode, Cloud, IdentityId, IdentityOptions};
 
 /// What a key does.
@@ -32,7 +35,7 @@ enum Place {
 }
 
 /// Every key, in lower case.
-const KEYS: [(&str, Place, Effect); 66] = [
+const KEYS: [(&str, Place, Effect); 68] = [
     ("storageaccount", Place::Both, Effect::Used),
     ("storageaccountname", Place::Both, Effect::Used),
     ("containername", Place::Both, Effect::Used),
@@ -90,7 +93,9 @@ const KEYS: [(&str, Place, Effect); 66] = [
     ("azurestorageidentityresourceid", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
     ("msiendpoint", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
     ("clientid", Place::Both, Effect::IdentityOf(AuthMode::WorkloadIdentity)),
-    ("mountwithworkloadidentitytoken", Place::Both, Effect::OtherIdentity),
+    ("mountwithworkloadidentitytoken", Place::Both, Effect::Used),
+    ("azure.workload.identity/client-id", Place::VolumeOnly, Effect::IdentityOf(AuthMode::WorkloadIdentity)),
+    ("azure.workload.identity/tenant-id", Place::VolumeOnly, Effect::Used),
     ("azurestoragespnclientid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
     ("azurestoragespntenantid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
     ("keyvaulturl", Place::VolumeOnly, Effect::OtherIdentity),
@@ -146,6 +151,9 @@ impl Parameters {
     fn read(given: &BTreeMap<String, String>) -> Result<Self> {
         let mut values: BTreeMap<String, String> = BTreeMap::new();
         for (key, value) in given {
+            if key == pod_token::TOKENS {
+                continue; // Secrets, which do not belong among what is logged and shown.
+            }
             let (key, value) = (key.to_lowercase(), value.trim().to_owned());
             match values.get(&key) {
                 Some(other) if *other != value => {
@@ -172,7 +180,16 @@ impl Parameters {
         if !FUSE_PROTOCOLS.contains(&protocol) {
             return Err(Error::invalid(format!("invalid protocol {protocol:?}: expected fuse or fuse2")));
         }
-        let mode = self.auth_mode()?;
+        let mode = match (self.auth_mode()?, self.is_for_pod()?) {
+            (Some(mode), true) if mode != AuthMode::WorkloadIdentity => {
+                return Err(Error::invalid(format!(
+                    "mountWithWorkloadIdentityToken asks for the pod's identity, AzureStorageAuthType for {}: remove one of them",
+                    mode.name()
+                )));
+            }
+            (_, true) => Some(AuthMode::WorkloadIdentity),
+            (mode, false) => mode,
+        };
         for (key, _, effect) in KEYS {
             let Some(value) = self.get(key) else { continue };
             let switched_off = value.eq_ignore_ascii_case("false");
@@ -268,11 +285,16 @@ impl Parameters {
         let any = |keys: &[&str]| keys.iter().find_map(|key| own(key));
         IdentityOptions {
             id: IdentityId {
-                client_id: any(&["azurestorageidentityclientid", "azurestoragespnclientid", "clientid"]),
+                client_id: any(&[
+                    "azurestorageidentityclientid",
+                    "azurestoragespnclientid",
+                    "clientid",
+                    "azure.workload.identity/client-id",
+                ]),
                 object_id: own("azurestorageidentityobjectid"),
                 resource_id: own("azurestorageidentityresourceid"),
             },
-            tenant_id: any(&["azurestoragespntenantid", "tenantid"]),
+            tenant_id: any(&["azurestoragespntenantid", "tenantid", "azure.workload.identity/tenant-id"]),
             authority: own("azurestorageaadendpoint"),
             msi_endpoint: own("msiendpoint"),
             ..IdentityOptions::default()
@@ -289,6 +311,20 @@ impl Parameters {
             Some("true" | "1") => Ok(true),
             Some(other) => Err(Error::invalid(format!("{key} is {other:?}: expected true or false"))),
         }
+    }
+
+    /// Whether each pod signs in with its own identity: mountWithWorkloadIdentityToken says so, as does a clientID without
+    /// AzureStorageAuthType. Workload identity of an inline volume can be no other than its pod's.
+    ///
+    /// # Errors
+    /// `Invalid` for values that cannot be.
+    pub fn is_for_pod(&self) -> Result<bool> {
+        let named = ["clientid", "azure.workload.identity/client-id"].iter().any(|key| self.get(key).is_some());
+        Ok(self.flag("mountwithworkloadidentitytoken")?
+            || match self.auth_mode()? {
+                None => named,
+                Some(mode) => mode == AuthMode::WorkloadIdentity && self.is_ephemeral(),
+            })
     }
 
     /// Whether the kubelet says that this is an inline volume of a pod.
@@ -371,17 +407,43 @@ mod tests {
         assert_eq!(named.identity().msi_endpoint.as_deref(), Some("http://10.0.0.1"));
         let workload = class(&[("AzureStorageAuthType", "workload_identity"), ("clientID", "c1"), ("tenantID", "t1")]);
         assert_eq!(workload.unwrap().identity().tenant_id.as_deref(), Some("t1"));
-        for wrong in [&[("clientID", "c9d2281e")][..], &[msi, ("clientID", "c9d2281e")]] {
-            let error = class(wrong).unwrap_err();
-            assert!(error.message.contains("clientid") && error.message.contains("workload_identity"), "{error}");
-        }
+        let error = class(&[msi, ("clientID", "c9d2281e")]).unwrap_err();
+        assert!(error.message.contains("clientid") && error.message.contains("workload_identity"), "{error}");
         assert!(class(&[("AzureStorageAuthType", "azcli")]).unwrap_err().message.contains("node"));
     }
 
     #[test]
     fn identities_of_later_versions_are_refused_unless_switched_off() {
-        assert!(class(&[("mountWithWorkloadIdentityToken", "true")]).is_err());
-        assert!(class(&[("mountWithWorkloadIdentityToken", "false")]).is_ok());
+        let vault = |value| Parameters::of_volume(&map(&[("keyVaultURL", value)]));
+        assert!(vault("https://v.vault.azure.net").unwrap_err().message.contains("keyvaulturl"));
+        assert!(vault("false").is_ok());
+    }
+
+    #[test]
+    fn who_names_a_client_or_asks_for_the_pods_token_gets_the_pods_identity() {
+        let mounts = ("mountWithWorkloadIdentityToken", "true");
+        let (mode, client) = (("AzureStorageAuthType", "workload_identity"), ("clientID", "c1"));
+        let inline = ("csi.storage.k8s.io/ephemeral", "true");
+        let annotated = ("azure.workload.identity/client-id", "c1");
+        for (attributes, wanted) in [
+            (&[mounts][..], true),
+            (&[client], true),
+            (&[annotated], true),
+            (&[mounts, mode, client], true),
+            // The driver's own token; an inline volume never gets that.
+            (&[mode, client], false),
+            (&[mode, client, inline], true),
+            (&[("mountWithWorkloadIdentityToken", "false")], false),
+        ] {
+            assert_eq!(
+                Parameters::of_volume(&map(attributes)).unwrap().is_for_pod().unwrap(),
+                wanted,
+                "{attributes:?}"
+            );
+        }
+        let msi = ("AzureStorageAuthType", "msi");
+        assert!(class(&[mounts, msi]).unwrap_err().message.contains("remove one"));
+        assert!(class(&[("mountWithWorkloadIdentityToken", "perhaps")]).is_err());
     }
 
     #[test]

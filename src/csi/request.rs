@@ -5,10 +5,11 @@
 //! - container and prefix: attributes, then volume handle;
 //! - endpoint: `server`, then the Secret's `blobendpoint`, then the connection string's; else made of the account and
 //!   `storageEndpointSuffix`, `cloud`, the connection string's suffix, or the driver's cloud, in this order;
-//! - credential: what `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`). An identity has to
-//!   be picked: a node's own is never found by itself, and never lent to an inline volume.
+//! - credential: the pod's own identity where the volume asks for it ([`Parameters::is_for_pod`]); else what
+//!   `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`). An identity has to be picked: a node's
+//!   own is never found by itself, and never lent to an inline volume or to a pod's own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     capability::Access,
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::{
     blob::{Location, LocationHints},
-    credential::{AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, Trust},
-    volume::{VolumeSpec, options::MountOptions},
+    credential::{AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, PodToken, Trust},
+    volume::{self, VolumeSpec, options::MountOptions},
 };
 
 /// What the driver is told on its command line and every volume inherits.
@@ -53,9 +54,36 @@ impl Account {
         id: Option<&VolumeId>,
         secrets: &BTreeMap<String, String>,
     ) -> Result<Self> {
+        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, None)
+    }
+
+    /// Finds the account of a request, for a pod that signs in with its own token.
+    ///
+    /// # Errors
+    /// `Invalid` for secrets or values that cannot be, or where clientID or tenantID is missing.
+    pub fn of_pod(
+        defaults: &Defaults,
+        parameters: &Parameters,
+        id: Option<&VolumeId>,
+        secrets: &BTreeMap<String, String>,
+        token: PodToken,
+    ) -> Result<Self> {
+        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, Some(token))
+    }
+
+    fn signed(
+        defaults: &Defaults,
+        parameters: &Parameters,
+        id: Option<&VolumeId>,
+        secrets: &Secrets,
+        token: Option<PodToken>,
+    ) -> Result<Self> {
         let account = parameters.account().or_else(|| id.and_then(|id| id.account.as_deref()));
-        let secrets = Secrets::read(secrets)?;
-        let settings = secrets.settings(account, parameters.auth_mode()?)?;
+        let mode = match &token {
+            Some(_) => Some(AuthMode::WorkloadIdentity),
+            None => parameters.auth_mode()?,
+        };
+        let settings = secrets.settings(account, mode)?;
         let written_suffix = match parameters.get("storageendpointsuffix") {
             Some(suffix) => Some(suffix.to_owned()),
             None => parameters.cloud()?.map(|cloud| cloud.storage_suffix().to_owned()),
@@ -69,7 +97,7 @@ impl Account {
         };
         let credential = match settings.credential {
             Some(credential) => Some(credential),
-            None => identity(defaults, parameters, &secrets, settings.mode, &hints)?,
+            None => identity(defaults, parameters, secrets, mode, token, &hints)?,
         };
         Ok(Self { hints, credential: credential.unwrap_or(Credential::Anonymous) })
     }
@@ -89,10 +117,11 @@ fn identity(
     parameters: &Parameters,
     secrets: &Secrets,
     mode: Option<AuthMode>,
+    token: Option<PodToken>,
     hints: &LocationHints,
 ) -> Result<Option<Credential>> {
     let Some(mode) = mode else { return Ok(None) };
-    if parameters.is_ephemeral() && mode.is_identity() {
+    if token.is_none() && parameters.is_ephemeral() && mode.is_identity() {
         return Err(Error::invalid(format!(
             "AzureStorageAuthType is {}, but the node's identity is not lent to inline volumes, which any pod may write: use a \
              PersistentVolume, or reference a Secret (nodePublishSecretRef)",
@@ -112,7 +141,11 @@ fn identity(
         || cloud.authority.and_then(Cloud::of_authority).is_some();
     let invalid = |error: &dyn std::error::Error| Error::invalid(error.to_string());
     let cloud = if told { cloud.cloud().map_err(|error| invalid(&error))? } else { defaults.cloud };
-    settings.credential(mode, cloud, &defaults.trust).map_err(|error| invalid(&error))
+    match token {
+        Some(token) => settings.pod_credential(token, cloud, &defaults.trust).map(Some),
+        None => settings.credential(mode, cloud, &defaults.trust),
+    }
+    .map_err(|error| invalid(&error))
 }
 
 /// A request to mount a volume.
@@ -147,6 +180,30 @@ impl MountRequest<'_> {
     /// # Errors
     /// `Invalid` naming the attribute, option or name that is wrong; `NoCredential`.
     pub fn spec(&self, defaults: &Defaults) -> Result<VolumeSpec> {
+        self.described(defaults, |_| self.volume_id.to_owned(), self.account(defaults)?)
+    }
+
+    /// The whole volume for one pod, published at `target`, that signs in with its own token. It shares nothing with other
+    /// pods that have a volume of this id; what is kept on the node's disk is shared by pods of one service account.
+    ///
+    /// # Errors
+    /// As [`Self::spec`], or where clientID or tenantID is missing.
+    pub fn spec_of_pod(&self, defaults: &Defaults, token: PodToken, target: &Path) -> Result<VolumeSpec> {
+        let account = Account::of_pod(defaults, self.attributes, self.id().as_ref(), self.secrets, token)?;
+        let scope = |account: &Account| match &account.credential {
+            Credential::Token(token) => format!("{} as {}", self.volume_id, token.describe()),
+            other => format!("{} as {}", self.volume_id, other.describe()),
+        };
+        let spec = self.described(defaults, scope, account)?;
+        Ok(VolumeSpec { id: volume::id_of_pod(self.volume_id, target), ..spec })
+    }
+
+    fn described(
+        &self,
+        defaults: &Defaults,
+        scope: impl Fn(&Account) -> String,
+        account: Account,
+    ) -> Result<VolumeSpec> {
         let container = match self.attributes.container()? {
             Some(container) => container,
             None => self.id().and_then(|id| id.container).ok_or_else(|| {
@@ -159,7 +216,6 @@ impl MountRequest<'_> {
         };
         let options = self.options()?;
         let prefix = options.prefix.as_deref().or(self.attributes.get("prefix")).unwrap_or_default();
-        let account = self.account(defaults)?;
         let location = account.location(&format!("{container}/{prefix}"))?;
         let create = self.attributes.flag("createcontainer")? || options.create_container;
         let session = options.session_options(location.to_string());
@@ -167,6 +223,7 @@ impl MountRequest<'_> {
         view.read_only |= self.access.read_only;
         Ok(VolumeSpec {
             id: self.volume_id.to_owned(),
+            scope: scope(&account),
             location,
             credential: account.credential,
             create_container: create.then(|| defaults.driver_name.clone()),
@@ -226,6 +283,10 @@ mod tests {
         Account::find(&defaults, &Parameters::of_volume(&map(attributes))?, None, &map(secrets))
     }
 
+    fn map_of(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
     const ACCOUNT: (&str, &str) = ("storageAccount", "acme");
 
     #[test]
@@ -245,6 +306,35 @@ mod tests {
         );
         let error = account(&principal, &[]).unwrap_err();
         assert!(error.message.contains("AZURE_STORAGE_SPN_CLIENT_SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_pod_signs_in_with_its_own_token_and_never_with_the_nodes_client() {
+        // `{"sub":"system:serviceaccount:apps:reader"}`.
+        let jwt = "e30.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6YXBwczpyZWFkZXIifQ.hunter2";
+        let of_pod = |attributes: &[(&str, &str)]| {
+            let parameters = Parameters::of_volume(&map_of(attributes))?;
+            assert!(parameters.is_for_pod()?);
+            let defaults = Defaults { driver_name: "d".into(), cloud: Cloud::Public, trust: Trust::default() };
+            let token = PodToken::new(jwt.to_owned().into()).unwrap();
+            Account::of_pod(&defaults, &parameters, None, &BTreeMap::new(), token)
+        };
+        let full = [ACCOUNT, ("clientID", "c1"), ("tenantID", "t1")];
+        let found = of_pod(&full).unwrap().credential;
+        let Credential::Token(token) = &found else { panic!("{found:?}") };
+        assert_eq!(
+            token.describe(),
+            "workload identity c1 of tenant t1 (the pod's token, system:serviceaccount:apps:reader)"
+        );
+        assert!(!format!("{found:?}").contains("hunter2"));
+        assert!(found.is_same(&of_pod(&full).unwrap().credential));
+        let flag = ("mountWithWorkloadIdentityToken", "true");
+        let error = of_pod(&[ACCOUNT, flag, ("tenantID", "t1")]).unwrap_err();
+        assert!(error.message.contains("clientID"), "{error}");
+        let error = Parameters::of_volume(&map_of(&[flag, ("AzureStorageAuthType", "msi")])).unwrap_err();
+        assert!(error.message.contains("remove one"), "{error}");
+        let tokens = [(crate::csi::pod_token::TOKENS, "hunter2"), ("clientID", "c1")];
+        assert!(!format!("{:?}", Parameters::of_volume(&map_of(&tokens)).unwrap()).contains("hunter2"));
     }
 
     #[test]

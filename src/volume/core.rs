@@ -69,7 +69,7 @@ impl Core {
             capacity: capacity(&store).await,
             prefix: spec.location.prefix().to_owned(),
             // Bytes read under one volume's credential are never served to another's pods (DESIGN 10.11).
-            scope: spec.id.clone(),
+            scope: spec.scope.clone(),
             ..spec.settings.clone()
         };
         let file_system = FileSystem::open(Arc::new(store), Arc::clone(&shared.resources), settings)

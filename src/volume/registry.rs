@@ -101,6 +101,13 @@ struct Volume {
     expanded: Option<u64>,
 }
 
+/// Id of a volume as one pod alone has it, at `target`: pods that sign in with their own identities share nothing.
+#[must_use]
+pub fn id_of_pod(id: &str, target: &Path) -> String {
+    let target = resolve(target).unwrap_or_else(|_| target.to_owned());
+    format!("{id} at {}", target.display())
+}
+
 /// All volumes of this node.
 #[derive(Debug)]
 pub struct Registry {
@@ -136,13 +143,19 @@ impl Registry {
         }
     }
 
+    /// The id under which what is at `path` is known: of one pod's own, or the volume's.
+    fn id_at(&self, id: &str, path: &Path) -> String {
+        let own = id_of_pod(id, path);
+        if self.volumes.lock().contains_key(&own) { own } else { id.to_owned() }
+    }
+
     /// The condition of `path`, if the volume `id` is staged or published there. Touches no mount.
     ///
     /// # Errors
     /// When the path cannot be looked at, or mountinfo cannot be read.
     pub fn condition(&self, id: &str, path: &Path) -> Result<Option<Condition>> {
         let path = resolve(path).map_err(|error| Error::system("look at", path, error))?;
-        let Some(volume) = self.volume(id) else { return Ok(None) };
+        let Some(volume) = self.volume(&self.id_at(id, &path)) else { return Ok(None) };
         let staged = volume.staged.as_ref().filter(|(staging, _)| *staging == path).map(|(_, view)| view);
         let Some(view) = staged.or_else(|| volume.targets.get(&path).map(|target| &target.view)) else {
             return Ok(None);
@@ -164,9 +177,10 @@ impl Registry {
         self.volumes.lock().contains_key(id)
     }
 
-    /// Takes note of a volume's new size, in bytes.
-    pub fn expand(&self, id: &str, capacity: u64) {
-        self.update(id, |volume| volume.expanded = Some(capacity));
+    /// Takes note of the new size, in bytes, of the volume at `path`.
+    pub fn expand(&self, id: &str, path: &Path, capacity: u64) {
+        let path = resolve(path).unwrap_or_else(|_| path.to_owned());
+        self.update(&self.id_at(id, &path), |volume| volume.expanded = Some(capacity));
     }
 
     /// How a volume is signed for and shown, if it is mounted here: a request that brings new secrets builds on it.

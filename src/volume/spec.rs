@@ -28,6 +28,8 @@ pub fn recorded_capacity(metadata: &Metadata) -> Option<u64> {
 pub struct VolumeSpec {
     /// The volumeHandle. Volumes of one id share one core on a node.
     pub id: String,
+    /// Who may share what was read, in the cache: the volume, and whose identity reads it where that is not the volume's.
+    pub scope: String,
     /// Container and prefix.
     pub location: Location,
     /// What to sign with, until a later request brings another.

@@ -53,7 +53,7 @@ impl Registry {
         Ok(Outcome::Mounted)
     }
 
-    /// Mounts an inline volume of a pod at `target`.
+    /// Mounts a volume that is one pod's alone at `target`: an inline one, or one that the pod reads under its own identity.
     ///
     /// # Errors
     /// What the service says (nothing stays mounted), `Occupied` when something else is mounted at the target.
@@ -92,6 +92,7 @@ impl Registry {
     /// `Mount` when the kernel keeps the mount, or the directory has content of its own.
     pub async fn unpublish(&self, id: &str, target: &Path) -> Result<()> {
         let target = resolved(target)?;
+        let id = &self.id_at(id, &target);
         let volume = self.volume(id);
         let Some((volume, published)) =
             volume.and_then(|volume| volume.targets.get(&target).cloned().map(|published| (volume, published)))
