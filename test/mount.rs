@@ -18,6 +18,7 @@
 //! | `conflicts` | eight writers on two mounts lose no update without ESTALE |
 //! | `silence` | a service that is silent or refuses: everything ends, and nothing is dropped |
 //! | `locks` | flock and fcntl between programs |
+//! | `idle` | who does nothing makes no request and lets the processors sleep |
 //! | `memory` | memory stays inside the budget |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `hierarchy` | the same on an account with a hierarchical namespace |
@@ -47,6 +48,8 @@ mod failures;
 mod fio;
 #[path = "mount/hierarchy.rs"]
 mod hierarchy;
+#[path = "mount/idle.rs"]
+mod idle;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/locks.rs"]

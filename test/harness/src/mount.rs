@@ -1,6 +1,7 @@
 //! A running `azblob-csi mount`. Dropping it ends the process and detaches the mount, whatever happened.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
@@ -129,6 +130,18 @@ impl Mount {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// How often each of its threads, by number, has gone to sleep so far: as often they were woken.
+    #[must_use]
+    pub fn wakeups(&self) -> BTreeMap<u32, u64> {
+        let of_thread = |thread: fs::DirEntry| -> Option<(u32, u64)> {
+            let status = fs::read_to_string(thread.path().join("status")).ok()?;
+            let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((thread.file_name().to_str()?.parse().ok()?, count.trim().parse().ok()?))
+        };
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().filter_map(of_thread).collect()
     }
 
     /// Ends it as an operator does (SIGTERM); it must save, unmount and exit with 0.
