@@ -1,7 +1,10 @@
 //! What /proc says of processes and of the machine: CPU time, memory, wakeups. Reads only; a process that is gone counts
 //! as nothing.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
@@ -67,14 +70,15 @@ pub fn forget_peaks(family: &BTreeSet<u32>) {
     }
 }
 
-/// How often the threads of processes went to sleep by themselves: as often they were woken.
-pub fn wakeups(family: &BTreeSet<u32>) -> u64 {
-    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+/// How often each thread of processes, by number, went to sleep by itself: as often it was woken.
+pub fn wakeups(family: &BTreeSet<u32>) -> BTreeMap<u32, u64> {
+    let of_thread = |path: std::path::PathBuf| -> Option<(u32, u64)> {
         let text = fs::read_to_string(path.join("status")).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
+        let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()?;
+        Some((path.file_name()?.to_str()?.parse().ok()?, count))
     };
     let threads = family.iter().flat_map(|process| fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten());
-    threads.flatten().filter_map(|thread| of_thread(thread.path())).sum()
+    threads.flatten().filter_map(|thread| of_thread(thread.path())).collect()
 }
 
 /// What the whole machine has spent so far, in seconds of one core.

@@ -27,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Longest wait for that.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(120);
+/// Nobody asks any more when no request came for so long: many times the latency of every link.
+const IDLE_TIME: Duration = Duration::from_millis(300);
 
 /// See the module's doc. Ends with the value.
 pub struct Service {
@@ -166,6 +168,24 @@ impl Service {
     /// What is still there in time.
     pub fn wait_gone(&self, prefix: &str) -> Result<()> {
         self.wait_until(prefix, &[], |checked| checked.entries == 0)
+    }
+
+    /// Waits until no more requests come.
+    ///
+    /// # Errors
+    /// When they go on.
+    pub fn wait_idle(&self) -> Result<()> {
+        let deadline = Instant::now() + ARRIVES_WITHIN;
+        let mut before = self.counts()?.requests;
+        loop {
+            std::thread::sleep(IDLE_TIME);
+            let now = self.counts()?.requests;
+            if now == before {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "requests go on");
+            before = now;
+        }
     }
 
     fn wait_until(&self, prefix: &str, files: &[File], done: impl Fn(&Checked) -> bool) -> Result<()> {
