@@ -82,6 +82,7 @@ pub use allocate::Allocation;
 pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
 pub use attributes::Kind;
 pub use behind::{Debts, Durability};
+pub use directory::Stamp;
 pub use error::{Error, Result};
 pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};

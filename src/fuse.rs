@@ -10,6 +10,7 @@
 //! | `convert` | the kernel's types to ours and back |
 //! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
 //! | `lock_caller` | which call a locking thread is in, and whether a signal ends its wait |
+//! | `name_copies` | directories that the kernel reads again by itself |
 //! | `open_handles` | what one kernel has open, to release what it forgets at the end |
 //! | `passthrough` | files that the kernel reads from the node's disk without us |
 //! | `notifier` | tells the kernel what changed behind its back |
@@ -24,6 +25,7 @@ mod error;
 mod listed;
 mod lock_caller;
 mod mount;
+mod name_copies;
 mod notifier;
 mod open_handles;
 mod passthrough;

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use listing::{Cursor, Listing, Names, Slot};
+pub use listing::{Cursor, Listing, Names, Slot, Stamp};
 pub use memory::NameMemory;
 
 use super::{siblings::Walk, subtree::Descent};
@@ -51,6 +51,8 @@ pub enum Answer {
 #[derive(Debug, Default)]
 struct Known {
     listing: Option<Arc<Listing>>,
+    /// How many listings were begun.
+    listings: u64,
     absent: HashMap<Box<str>, Instant>,
     touched: HashMap<Box<str>, Instant>,
     /// At how many touched names the old ones are swept out; doubles, so that sweeping stays cheap.
@@ -102,12 +104,19 @@ impl Directory {
         match &known.listing {
             Some(listing) if listing.is_current(fresh_for) => Arc::clone(listing),
             _ => {
-                let listing = Listing::begin(memory);
+                known.listings += 1;
+                let listing = Listing::begin(memory, known.listings);
                 known.listing = Some(Arc::clone(&listing));
                 known.probes = 0;
                 listing
             }
         }
+    }
+
+    /// The current listing, while it is fresh.
+    #[must_use]
+    pub fn fresh_listing(&self, fresh_for: Duration) -> Option<Arc<Listing>> {
+        self.known.lock().listing.clone().filter(|listing| listing.is_current(fresh_for))
     }
 
     /// The last listing, however old: a hint of what comes next, to be checked.

@@ -11,7 +11,11 @@ use std::{
 
 use crate::sync::Mutex;
 
-use super::{Error, Result, directory::Listing, inode::Inode};
+use super::{
+    Error, Result,
+    directory::{Listing, Stamp},
+    inode::Inode,
+};
 use crate::cache::ReadStream;
 
 /// The number of an open handle; never used again within the life of the volume.
@@ -71,6 +75,8 @@ pub struct DirectoryHandle {
     pub inode: Arc<Inode>,
     /// The listing it reads; taken anew at offset 0.
     pub listing: Mutex<Option<Arc<Listing>>>,
+    /// What that was when its reader began.
+    pub stamp: Mutex<Option<Stamp>>,
 }
 
 /// All open handles.

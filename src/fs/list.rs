@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result,
-    directory::{Cursor, Listing, Names, Slot},
+    directory::{Cursor, Listing, Names, Slot, Stamp},
     handle::DirectoryHandle,
     inode::Inode,
     lookup::{Found, Held},
@@ -45,7 +45,19 @@ impl FileSystem {
     pub fn open_directory(&self, number: InodeNumber) -> Result<HandleId> {
         let inode = self.directory_inode(number)?;
         self.table.hold(number, 1);
-        Ok(self.handles.add_directory(DirectoryHandle { inode, listing: crate::sync::Mutex::new(None) }))
+        // Who reads on where somebody else's reading was kept for him is in that listing.
+        let listing = inode.directory.as_ref().and_then(|known| known.fresh_listing(self.fresh_for()));
+        let stamp = listing.as_ref().map(|listing| listing.stamp(self.fresh_for()));
+        let (listing, stamp) = (crate::sync::Mutex::new(listing), crate::sync::Mutex::new(stamp));
+        Ok(self.handles.add_directory(DirectoryHandle { inode, listing, stamp }))
+    }
+
+    /// What was there to be read when the handle was opened or read from its beginning, whichever was last. `None` when the
+    /// service would have been asked, or names are never believed without asking.
+    #[must_use]
+    pub fn stamp_of_names(&self, handle: HandleId) -> Option<Stamp> {
+        let stamp = *self.handles.directory(handle).ok()?.stamp.lock();
+        stamp.filter(|_| !self.fresh_for().is_zero())
     }
 
     /// closedir(3).
@@ -69,7 +81,7 @@ impl FileSystem {
         let handle = self.handles.directory(handle)?;
         let mut listing = self.listing_at(&handle, offset);
         let mut entries = self.dots(&handle.inode, offset);
-        let from = usize::try_from(offset.saturating_sub(DOTS)).unwrap_or(usize::MAX);
+        let from = if offset <= DOTS { 0 } else { listing.position_of(offset - DOTS) };
         loop {
             match listing.names_from(from, count.saturating_sub(entries.len()).max(1)) {
                 Names::ReadAgain(again) => listing = Arc::clone(handle.listing.lock().insert(again)),
@@ -84,7 +96,7 @@ impl FileSystem {
                         name: listed.name,
                         number: listed.number,
                         kind: listed.kind,
-                        next_offset: listed.position as u64 + DOTS + 1,
+                        next_offset: listing.offset_of(listed.position) + DOTS + 1,
                     }));
                     return Ok(entries);
                 }
@@ -153,7 +165,11 @@ impl FileSystem {
         };
         match &*current {
             Some(listing) if offset > 0 => Arc::clone(listing),
-            _ => Arc::clone(current.insert(fresh())),
+            _ => {
+                let listing = current.insert(fresh());
+                *handle.stamp.lock() = Some(listing.stamp(self.fresh_for()));
+                Arc::clone(listing)
+            }
         }
     }
 

@@ -139,6 +139,11 @@ impl View {
         self.id
     }
 
+    /// Has its kernel forget what it keeps of an inode's data: pages of a file, names of a directory.
+    pub fn forget_data(&self, number: InodeNumber) {
+        self.invalidations.push(Invalidation::Data(number));
+    }
+
     /// What its kernel must be told.
     #[must_use]
     pub fn invalidations(&self) -> Arc<InvalidationQueue> {

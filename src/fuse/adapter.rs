@@ -20,13 +20,14 @@ use crate::{
 
 use super::{
     convert::{
-        asks_nothing, caller, file_attr, file_type, lock_request, lock_type, number, rename_mode, set_time, write_mode,
-        xattr_mode,
+        answer_xattr, asks_nothing, caller, file_attr, file_type, lock_request, lock_type, number, rename_mode,
+        set_time, write_mode, xattr_mode,
     },
     dispatch::Dispatch,
     listed::Listed,
     lock_caller,
     mount::REQUEST_BYTES_MAX,
+    name_copies::NameCopies,
     open_handles::OpenHandles,
     passthrough::Passthrough,
 };
@@ -67,6 +68,7 @@ pub(super) struct Adapter {
     pub(super) dispatch: Dispatch,
     pub(super) open: Arc<OpenHandles>,
     pub(super) passthrough: Arc<Passthrough>,
+    pub(super) copies: Arc<NameCopies>,
     /// INIT features that are not used although the kernel has them (tests of older kernels' behaviour).
     pub(super) masked_features: u64,
     /// Whether reads move access times (not with `noatime`).
@@ -77,6 +79,11 @@ impl Adapter {
     fn context(&self, request: &Request) -> (Arc<FileSystem>, Caller) {
         (Arc::clone(&self.fs), caller(&self.view, request))
     }
+
+    fn listed(&self, request: &Request, directory: INodeNo, handle: FileHandle) -> Listed {
+        let (context, copies) = (self.context(request), Arc::clone(&self.copies));
+        Listed { context, copies, directory, handle: HandleId(handle.0) }
+    }
 }
 
 fn answer_entry(reply: ReplyEntry, entry: Entry) {
@@ -85,15 +92,6 @@ fn answer_entry(reply: ReplyEntry, entry: Entry) {
 
 fn answer_done(reply: ReplyEmpty, (): ()) {
     reply.ok();
-}
-
-/// A value, or its length for who asks with no room.
-fn answer_xattr(reply: ReplyXattr, room: u32, value: &[u8]) {
-    match u32::try_from(value.len()) {
-        Ok(length) if room == 0 => reply.size(length),
-        Ok(length) if length <= room => reply.data(value),
-        _ => reply.error(Errno::ERANGE),
-    }
 }
 
 impl Filesystem for Adapter {
@@ -359,18 +357,20 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let fs = Arc::clone(&self.fs);
-        let work = async move { fs.open_directory(number(inode)) };
-        let open = Arc::clone(&self.open);
-        self.dispatch.start("opendir", reply, work, move |reply, handle| {
+        let (fs, open, copies) = (Arc::clone(&self.fs), Arc::clone(&self.open), Arc::clone(&self.copies));
+        let work = async move {
+            let handle = fs.open_directory(number(inode))?;
+            Ok((handle, fs.stamp_of_names(handle)))
+        };
+        self.dispatch.start("opendir", reply, work, move |reply, (handle, stamp)| {
             open.add_directory(handle);
-            reply.opened(FileHandle(handle.0), FopenFlags::empty());
+            reply.opened(FileHandle(handle.0), copies.opened(inode, handle, stamp));
         });
     }
 
-    fn readdir(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let fs = Arc::clone(&self.fs);
-        let work = async move { fs.read_directory(HandleId(handle.0), offset, ENTRIES_PER_REPLY).await };
+    fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let listed = self.listed(request, inode, handle);
+        let work = async move { listed.names_from(offset).await };
         self.dispatch.start("readdir", reply, work, |mut reply, entries| {
             for entry in entries {
                 let (inode, kind) = (INodeNo(entry.number.0), file_type(entry.kind));
@@ -390,7 +390,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let listed = Listed { context: self.context(request), directory: inode, handle: HandleId(handle.0) };
+        let listed = self.listed(request, inode, handle);
         let work = async move {
             let entries = listed.entries_from(offset).await?;
             Ok((listed, entries))
@@ -398,14 +398,8 @@ impl Filesystem for Adapter {
         self.dispatch.start("readdirplus", reply, work, |reply, (listed, entries)| listed.answer(reply, entries));
     }
 
-    fn releasedir(
-        &self,
-        _request: &Request,
-        _inode: INodeNo,
-        handle: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
+    fn releasedir(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.copies.closed(inode, HandleId(handle.0));
         self.open.remove_directory(HandleId(handle.0));
         self.dispatch.now("releasedir", || self.fs.close_directory(HandleId(handle.0)));
         reply.ok();

@@ -6,7 +6,8 @@ use std::{
 };
 
 use fuser::{
-    FileAttr, FileHandle, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, Request, TimeOrNow, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::{
@@ -104,6 +105,15 @@ pub(super) fn lock_request(
 
 pub(super) fn lock_type(exclusive: bool) -> i32 {
     if exclusive { libc::F_WRLCK } else { libc::F_RDLCK }
+}
+
+/// A value, or its length for who asks with no room.
+pub(super) fn answer_xattr(reply: ReplyXattr, room: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(length) if room == 0 => reply.size(length),
+        Ok(length) if length <= room => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
 }
 
 /// The kernel refuses both flags at once.

@@ -63,6 +63,9 @@ pub(super) struct InFlight {
     count: AtomicUsize,
     panics: AtomicU64,
     idle: Notify,
+    /// Requests so far, by operation.
+    #[cfg(test)]
+    asked: crate::sync::Mutex<std::collections::HashMap<&'static str, u64>>,
 }
 
 impl InFlight {
@@ -89,6 +92,18 @@ impl InFlight {
     fn note_panic(&self, operation: &'static str, panic: &(dyn Any + Send)) {
         self.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(operation, "a defect made this operation fail: {}", panic_text(panic));
+    }
+
+    #[cfg(test)]
+    fn note_asked(&self, operation: &'static str) {
+        *self.asked.lock().entry(operation).or_default() += 1;
+    }
+
+    /// How often the kernel has asked for these operations.
+    #[cfg(test)]
+    pub(super) fn asked(&self, operations: &[&str]) -> u64 {
+        let asked = self.asked.lock();
+        operations.iter().filter_map(|operation| asked.get(operation)).sum()
     }
 
     /// Operations that panicked so far.
@@ -130,6 +145,8 @@ impl Dispatch {
         work: impl Future<Output = fs::Result<T>> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
+        #[cfg(test)]
+        self.in_flight.note_asked(operation);
         let ticket = self.ticket();
         let mut work = AssertUnwindSafe(work).catch_unwind().boxed();
         let within_runtime = self.runtime.enter();

@@ -1,4 +1,5 @@
-//! readdirplus: entries of a directory together with their attributes, without a request where the listing has them.
+//! What readdir and readdirplus are answered: entries of a directory, with their attributes where they are asked for, and without a
+//! request where the listing has those.
 
 use std::ffi::OsStr;
 
@@ -7,26 +8,38 @@ use fuser::{Generation, INodeNo, ReplyDirectoryPlus};
 use super::{
     adapter::ENTRIES_PER_REPLY,
     convert::{bare_attr, file_attr, number},
+    name_copies::NameCopies,
 };
 use crate::{
     fs::{Caller, DirectoryEntry, Entry, FileSystem, HandleId, Result},
     sync::Arc,
 };
 
-/// A directory that is read together with the attributes of its entries.
+/// A directory that is being read.
 pub(super) struct Listed {
     pub(super) context: (Arc<FileSystem>, Caller),
+    pub(super) copies: Arc<NameCopies>,
     pub(super) directory: INodeNo,
     pub(super) handle: HandleId,
 }
 
 impl Listed {
+    /// Entries from `offset`, without attributes.
+    pub(super) async fn names_from(&self, offset: u64) -> Result<Vec<DirectoryEntry>> {
+        let fs = &self.context.0;
+        let entries = fs.read_directory(self.handle, offset, ENTRIES_PER_REPLY).await?;
+        if offset == 0 {
+            self.copies.reads(self.directory, self.handle, fs.stamp_of_names(self.handle));
+        }
+        Ok(entries)
+    }
+
     /// Entries from `offset`, with attributes for the first: where the listing has none, it is looked up. The others are
     /// looked up only as they are put into the reply, since every entry in a reply counts as a lookup.
     pub(super) async fn entries_from(&self, mut offset: u64) -> Result<Vec<(DirectoryEntry, Option<Entry>)>> {
         let (fs, caller) = &self.context;
         loop {
-            let entries = fs.read_directory(self.handle, offset, ENTRIES_PER_REPLY).await?;
+            let entries = self.names_from(offset).await?;
             let mut entries = entries.into_iter().map(|entry| (entry, None)).peekable();
             while let Some((first, found)) = entries.peek_mut() {
                 if is_dot(&first.name) {

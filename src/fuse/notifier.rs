@@ -8,6 +8,7 @@ use std::{ffi::OsStr, io};
 
 use fuser::{INodeNo, Notifier};
 
+use super::name_copies::NameCopies;
 use crate::{
     fs::{Invalidation, InvalidationQueue},
     sync::Arc,
@@ -17,11 +18,12 @@ use crate::{
 const ATTRIBUTES_ONLY: i64 = -1;
 
 /// Passes the queue's invalidations on until it is cancelled or the kernel is gone.
-pub(super) async fn notify(queue: Arc<InvalidationQueue>, notifier: Notifier) {
+pub(super) async fn notify(queue: Arc<InvalidationQueue>, notifier: Notifier, copies: Arc<NameCopies>) {
     loop {
         let waiting = queue.take().await;
-        let notifier = notifier.clone();
-        let told = tokio::task::spawn_blocking(move || waiting.iter().try_for_each(|change| tell(&notifier, change)));
+        let (notifier, copies) = (notifier.clone(), Arc::clone(&copies));
+        let tell_all = move || waiting.iter().try_for_each(|change| tell(&notifier, &copies, change));
+        let told = tokio::task::spawn_blocking(tell_all);
         match told.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -35,8 +37,10 @@ pub(super) async fn notify(queue: Arc<InvalidationQueue>, notifier: Notifier) {
 
 /// # Errors
 /// Only when the connection is gone; what the kernel does not know (any more) needs no telling.
-fn tell(notifier: &Notifier, change: &Invalidation) -> io::Result<()> {
+fn tell(notifier: &Notifier, copies: &NameCopies, change: &Invalidation) -> io::Result<()> {
     let told = match change {
+        // Something was made or removed in it.
+        Invalidation::Attributes(number) if copies.is_open(*number) => notifier.inval_inode(INodeNo(number.0), 0, 0),
         Invalidation::Attributes(number) => notifier.inval_inode(INodeNo(number.0), ATTRIBUTES_ONLY, 0),
         Invalidation::Data(number) => notifier.inval_inode(INodeNo(number.0), 0, 0),
         Invalidation::Entry(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::new(name.as_ref())),

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use fuser::{Config, SessionACL};
+use fuser::{Config, InitFlags, SessionACL};
 use nix::errno::Errno;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -26,7 +26,9 @@ use super::{
     adapter::Adapter,
     connection::Connection,
     dispatch::{Dispatch, InFlight},
-    mount, notifier,
+    mount,
+    name_copies::NameCopies,
+    notifier,
     open_handles::OpenHandles,
     passthrough::Passthrough,
 };
@@ -154,6 +156,12 @@ impl Session {
         self.in_flight.panics()
     }
 
+    /// How often the kernel has asked for these operations.
+    #[cfg(test)]
+    pub(super) fn asked(&self, operations: &[&str]) -> u64 {
+        self.in_flight.asked(operations)
+    }
+
     /// Opens after which the kernel reads from the node's disk without us.
     #[must_use]
     pub fn handed_over(&self) -> u64 {
@@ -257,12 +265,16 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
     let (open, passthrough) = (Arc::new(OpenHandles::default()), Arc::new(Passthrough::default()));
+    // FOPEN_CACHE_DIR and this came with one version of the protocol.
+    let is_new = options.masked_features & InitFlags::FUSE_CACHE_SYMLINKS.bits() == 0;
+    let copies = Arc::new(NameCopies::new(Arc::clone(&view), runtime.clone(), is_new));
     let adapter = Adapter {
         fs: Arc::clone(&fs),
         view: Arc::clone(&view),
         dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
         open: Arc::clone(&open),
         passthrough: Arc::clone(&passthrough),
+        copies: Arc::clone(&copies),
         masked_features: options.masked_features,
         access_times: !options.no_atime,
     };
@@ -275,7 +287,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     // The kernel checks who may use the mount (allow_other); fuser need not do it again.
     let served = fuser::Session::from_fd(adapter, device, SessionACL::All, config).map_err(undo)?;
     let connection = tune(&mount_point);
-    let notifier = runtime.spawn(notifier::notify(view.invalidations(), served.notifier()));
+    let notifier = runtime.spawn(notifier::notify(view.invalidations(), served.notifier(), copies));
     let (phase_out, phase) = watch::channel(Phase::Serving);
     let (ended_out, ended) = tokio::sync::oneshot::channel();
     let shown = mount_point.clone();

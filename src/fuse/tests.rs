@@ -2,6 +2,7 @@
 //! limit, and the mount is detached when a test fails.
 
 mod memory;
+mod names;
 mod passthrough;
 
 use std::{
@@ -43,10 +44,14 @@ impl Volume {
     }
 
     async fn over(store: Arc<MemoryStore>) -> Self {
+        Self::with(store, Settings::default()).await
+    }
+
+    async fn with(store: Arc<MemoryStore>, settings: Settings) -> Self {
         let options = CacheOptions { memory_bytes: 64 << 20, ..CacheOptions::default() };
         let cache = Cache::new(options, Handle::current());
         let resources = Arc::new(Resources { cache, spool: Some(std::env::temp_dir()), runtime: Handle::current() });
-        let fs = FileSystem::open(Arc::clone(&store) as _, resources, Settings::default()).await.unwrap();
+        let fs = FileSystem::open(Arc::clone(&store) as _, resources, settings).await.unwrap();
         Self { store, fs }
     }
 

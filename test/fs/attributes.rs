@@ -1,6 +1,8 @@
 //! Attributes without FUSE: what is counted, dropped and kept.
 
-use azblob_csi::fs::{Caller, ROOT, RenameMode, SetAttr};
+use std::time::{Duration, Instant};
+
+use azblob_csi::fs::{Caller, ROOT, RenameMode, SetAttr, Settings};
 
 use crate::support::{service::Service, volume::CREATE};
 
@@ -56,6 +58,28 @@ async fn a_new_owner_and_a_strangers_write_take_setuid_and_setgid_away() {
     volume.fs.drop_set_ids(handle).unwrap();
     volume.close(handle).await.unwrap();
     assert_eq!(service.volume().await.lookup("tool").await.unwrap().attr.mode, 0o755);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_may_believe_ends_with_the_metadata_ttl() {
+    const METADATA_TTL: Duration = Duration::from_secs(1000);
+    let service = Service::start();
+    service.put("asked", b"");
+    service.put("d/listed", b"");
+    let began = Instant::now();
+    let volume = service.volume_with(Settings { metadata_ttl: METADATA_TTL, ..Settings::default() }).await;
+    let d = volume.lookup("d").await.unwrap().attr.number;
+    volume.names_in(d).await;
+    for (parent, name) in [(ROOT, "asked"), (d, "listed"), (ROOT, "asked")] {
+        let entry = volume.lookup_in(parent, name).await.unwrap();
+        let (_, ttl) = volume.fs.getattr(&volume.caller, entry.attr.number).await.unwrap();
+        for ttl in [entry.ttl, ttl] {
+            // The service was asked after `began`.
+            assert!(ttl < METADATA_TTL && ttl + began.elapsed() >= METADATA_TTL, "{name}: {ttl:?}");
+        }
+    }
+    let never = service.volume_with(Settings { metadata_ttl: Duration::ZERO, ..Settings::default() }).await;
+    assert_eq!(never.lookup("asked").await.unwrap().ttl, Duration::ZERO);
 }
 
 #[tokio::test(flavor = "multi_thread")]

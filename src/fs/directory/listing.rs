@@ -91,6 +91,8 @@ struct Slots {
     /// Slots of directories that are not gone.
     directories: usize,
     cursor: Cursor,
+    /// How often a name came that a reader may have passed by, or one that he may have seen changed or went.
+    changes: u64,
     /// Where each page began: its first position and its marker.
     pages: Vec<(usize, Option<String>)>,
     /// Bytes counted in the memory for names.
@@ -100,9 +102,35 @@ struct Slots {
 /// Bytes that a name takes beside what is packed: [`Kept`], its place in the index, the allocator's own.
 const NAME_OVERHEAD_BYTES: u64 = 32 + 8 + 16;
 
+/// Where the offsets of one pass over a directory begin, and how many passes have offsets of their own. Below 2^31, which is what
+/// programs of 32 bits take (readdir(3), EOVERFLOW).
+const OFFSETS_A_PASS: u64 = 1 << 24;
+const PASSES_APART: u64 = 1 << 7;
+
+/// What somebody's copy of the names was read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    pass: u64,
+    changes: u64,
+    /// Until when the pass is believed; `None`: for ever.
+    pub fresh_until: Option<Instant>,
+}
+
+impl Stamp {
+    /// Whether both were read from the same names.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.pass, self.changes) == (other.pass, other.changes)
+    }
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Listing {
+    /// No other pass of the volume has it.
+    id: u64,
+    /// Offset of position 0.
+    offsets_from: u64,
     started: Instant,
     /// By how much what it says is older than that, in nanoseconds.
     older_by: AtomicU64,
@@ -117,19 +145,19 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// A pass that begins now.
+    /// A pass that begins now, the `count`th of its directory.
     #[must_use]
-    pub fn begin(memory: &Arc<NameMemory>) -> Arc<Self> {
-        Self::begin_at(memory, 0, Cursor::At(None))
+    pub fn begin(memory: &Arc<NameMemory>, count: u64) -> Arc<Self> {
+        Self::begin_at(memory, count % PASSES_APART * OFFSETS_A_PASS, 0, Cursor::At(None))
     }
 
     /// A pass over a directory that is known to be empty: we have just made it.
     #[must_use]
     pub fn of_new_directory(memory: &Arc<NameMemory>) -> Arc<Self> {
-        Self::begin_at(memory, 0, Cursor::Done)
+        Self::begin_at(memory, 0, 0, Cursor::Done)
     }
 
-    fn begin_at(memory: &Arc<NameMemory>, first: usize, cursor: Cursor) -> Arc<Self> {
+    fn begin_at(memory: &Arc<NameMemory>, offsets_from: u64, first: usize, cursor: Cursor) -> Arc<Self> {
         let slots = Slots {
             first,
             slots: Vec::new(),
@@ -138,10 +166,13 @@ impl Listing {
             shared: Shared::default(),
             directories: 0,
             cursor,
+            changes: 0,
             pages: Vec::new(),
             counted: 0,
         };
         let listing = Arc::new(Self {
+            id: memory.tick(),
+            offsets_from,
             started: Instant::now(),
             older_by: AtomicU64::new(0),
             slots: Mutex::new(slots),
@@ -158,6 +189,27 @@ impl Listing {
     #[must_use]
     pub fn is_current(&self, fresh_for: Duration) -> bool {
         self.started().elapsed() < fresh_for && self.slots.lock().first == 0
+    }
+
+    /// What a reader who begins now will have read, if nothing changes meanwhile.
+    #[must_use]
+    pub fn stamp(&self, fresh_for: Duration) -> Stamp {
+        let fresh_until = self.started().checked_add(fresh_for);
+        Stamp { pass: self.id, changes: self.slots.lock().changes, fresh_until }
+    }
+
+    /// The offset of a position. Passes of one directory have different ones, so that a kernel that puts together what several
+    /// readers were given takes nothing of one pass for a continuation of another.
+    #[must_use]
+    pub fn offset_of(&self, position: usize) -> u64 {
+        self.offsets_from + position as u64
+    }
+
+    /// The position of an offset; one of another pass leads to the same position in this.
+    #[must_use]
+    pub fn position_of(&self, offset: u64) -> usize {
+        let position = offset.checked_sub(self.offsets_from).unwrap_or(offset % OFFSETS_A_PASS);
+        usize::try_from(position).unwrap_or(usize::MAX)
     }
 
     /// Whether it holds every name of the directory, so that one it does not hold is not there.
@@ -267,7 +319,7 @@ impl Listing {
             let page = slots.pages.iter().rfind(|(start, _)| *start <= from);
             let (first, marker) = page.cloned().unwrap_or_default();
             drop(slots);
-            return Names::ReadAgain(Self::begin_at(&self.memory, first, Cursor::At(marker)));
+            return Names::ReadAgain(Self::begin_at(&self.memory, self.offsets_from, first, Cursor::At(marker)));
         }
         let mut found = Vec::new();
         let mut position = from;
@@ -343,6 +395,8 @@ impl Listing {
             kept.packed = Packed::new(name, kind, gone, properties.as_ref(), &mut slots.shared);
             kept.seen = now;
         }
+        // Its `..` is another directory.
+        slots.changes += 1;
         slots.recount(&self.memory);
     }
 
@@ -401,11 +455,14 @@ impl Slots {
         match found {
             Some(position) => {
                 let place = &mut self.slots[position as usize - self.first];
+                let seen = |kept: &Kept| (kept.packed.kind(), kept.packed.is_gone(), kept.number);
+                self.changes += u64::from(seen(place) != seen(&kept));
                 self.counted = self.counted + added - place.packed.bytes() as u64;
                 self.directories -= counts(place);
                 *place = kept;
             }
             None => {
+                self.changes += u64::from(self.cursor == Cursor::Done);
                 let (position, first) = (self.end() as u32, self.first);
                 self.slots.push(kept);
                 let (slots, hasher) = (&self.slots, &self.hasher);

@@ -98,6 +98,11 @@ impl MemoryStore {
         self.state.lock().write(name, Vec::new(), bytes.into(), &options);
     }
 
+    /// What another client deletes.
+    pub fn remove(&self, name: &str) {
+        self.state.lock().blobs.remove(name);
+    }
+
     pub fn requests(&self, operation: &'static str) -> u64 {
         self.state.lock().requests.get(operation).copied().unwrap_or(0)
     }
