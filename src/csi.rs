@@ -22,6 +22,7 @@ pub mod registration;
 pub mod request;
 pub mod secrets;
 pub mod server;
+pub mod stage_secret;
 pub mod status;
 pub mod volume_id;
 

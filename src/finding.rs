@@ -237,6 +237,8 @@ named! {
         SasUnsigned "sas-unsigned",
         /// A SAS whose time is over.
         SasExpired "sas-expired",
+        /// A SAS whose time is over soon.
+        SasEnds "sas-ends",
         /// A SAS whose time has not come.
         SasNotYetValid "sas-not-yet-valid",
         /// A SAS of other services.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `cli` | one file a role: controller, node, mount; flags, environment, exit codes |
 //! | `csi` | the gRPC services that the kubelet and the external provisioner call |
+//! | `kube` | what is asked of the API server: PersistentVolumes, Secrets, events |
 //! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
 //! | `doctor` | checks in order, from the URL to the permissions; turns a failure into a finding |
 //! | [`fuse`] | the thin adapter from the kernel's requests to `fs`; sessions and kernel tuning |
@@ -30,6 +31,8 @@ pub mod finding;
 pub mod fs;
 #[cfg(not(feature = "shuttle"))]
 pub mod fuse;
+#[cfg(not(feature = "shuttle"))]
+pub mod kube;
 pub mod sync;
 pub mod telemetry;
 #[cfg(not(feature = "shuttle"))]

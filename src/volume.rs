@@ -23,4 +23,4 @@ pub mod spec;
 pub use core::{Refresh, Shared};
 pub use error::{Error, ErrorKind, Result};
 pub use registry::{Condition, Outcome, PublishOptions, Registry, id_of_pod};
-pub use spec::VolumeSpec;
+pub use spec::{Notices, VolumeSpec};

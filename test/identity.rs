@@ -7,6 +7,7 @@
 //! | `clouds` | requests go to the host, authority and audience of the right cloud |
 //! | `pods` | a volume that a pod signs in to is that pod's alone |
 //! | `rotation` | keys, SAS and tokens are replaced under load |
+//! | `watched` | a Secret is read again at the API server |
 //! | `lives` | tokens are refreshed ahead of their end, and replaced when they are refused |
 //! | `mistakes` | each mistake has a sentence of its own |
 
@@ -25,6 +26,8 @@ mod pods;
 mod rotation;
 #[path = "identity/sources.rs"]
 mod sources;
+#[path = "identity/watched.rs"]
+mod watched;
 
 use blob_emulator::{Cloud, Cluster, IdentityRequest, IdentityService, IdentityServices, Role, subject_of};
 use harness::{Mount, World};

@@ -145,8 +145,9 @@ async fn mount(
         Some(files) => CredentialSlot::with_source(place.credential, Arc::new(files)),
         None => CredentialSlot::new(place.credential),
     };
-    // Ends with the volume.
+    // Both end with the volume.
     drop(tokio::spawn(credential::watch(Arc::downgrade(&slot))));
+    drop(tokio::spawn(credential::watch_expiry(Arc::downgrade(&slot), async |known| tracing::warn!("{known}"))));
     let store = AzureStore::with_connections(place.location, slot, settings.limits, connections);
     let checked =
         check(&store.with_limits(RequestLimits::mounting()), &settings.prefix, options.create_container).await;

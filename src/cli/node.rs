@@ -1,12 +1,16 @@
 //! `azblob-csi node`: the node plugin. Flags in, one running [`crate::csi::plugin`] out.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Failure, disk, driver::DriverArgs, resources::ResourceArgs, trust::TrustArgs, upstream::UpstreamArgs};
 use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
     cache::Volumes,
     csi::plugin::{NodeOptions, serve_node},
+    kube::{Api, SERVICE_ACCOUNT_DIRECTORY},
     volume::Shared,
 };
 
@@ -32,6 +36,10 @@ pub struct Args {
     /// The CSI socket as the kubelet sees it [default: KUBELET_DIR/plugins/DRIVER_NAME/csi.sock].
     #[arg(long, value_name = "PATH")]
     kubelet_registration_path: Option<PathBuf>,
+    /// Where the driver's service account is. With rights to read PersistentVolumes and Secrets, a Secret that a mounted volume was
+    /// staged with is read again when it is refused.
+    #[arg(long, default_value = SERVICE_ACCOUNT_DIRECTORY, value_name = "DIR")]
+    service_account_dir: PathBuf,
     #[command(flatten)]
     resources: ResourceArgs,
     #[command(flatten)]
@@ -59,6 +67,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         kubelet_directory: args.kubelet_dir,
         registration_path: args.kubelet_registration_path,
         defaults: args.driver.defaults(trust.clone())?,
+        api: api(&args.service_account_dir),
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;
@@ -69,4 +78,21 @@ pub fn run(args: Args) -> Result<(), Failure> {
     // Threads that serve mounts end with the process: nothing may unmount what pods still use.
     runtime.shutdown_background();
     served
+}
+
+/// The API server of the cluster, where there is one that can be asked. Said once, since nothing else needs it.
+fn api(directory: &Path) -> Option<Api> {
+    match Api::in_cluster(|name| std::env::var(name).ok(), directory) {
+        Ok(Some(api)) => Some(api),
+        Ok(None) => {
+            tracing::info!(
+                "no access to the API server: a Secret of nodeStageSecretRef is not read again, and no event is written"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!("the API server cannot be asked: {error}");
+            None
+        }
+    }
 }

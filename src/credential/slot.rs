@@ -39,6 +39,8 @@ pub struct CredentialSlot {
     source: Option<Arc<dyn CredentialSource>>,
     /// One renewal at a time: those that were refused together wait for it and find another credential in use.
     renewal: Mutex<Renewal>,
+    /// What the source failed with last: that is said once.
+    said: parking_lot::Mutex<String>,
 }
 
 struct Held {
@@ -80,6 +82,7 @@ impl CredentialSlot {
             worked: AtomicU64::new(0),
             source,
             renewal: Mutex::default(),
+            said: parking_lot::Mutex::default(),
         })
     }
 
@@ -172,14 +175,25 @@ impl CredentialSlot {
         false
     }
 
+    fn say(&self, what: String) {
+        let mut said = self.said.lock();
+        if *said != what {
+            tracing::warn!("{what}");
+            *said = what;
+        }
+    }
+
     /// What could be tried, in the order of the module's doc.
     async fn candidates(&self) -> Vec<Arc<Credential>> {
         let mut first = Vec::new();
         if let Some(source) = &self.source {
             match tokio::time::timeout(READ_TIMEOUT, source.read()).await {
-                Ok(Ok(credential)) => first.push(Arc::new(credential)),
-                Ok(Err(error)) => tracing::warn!("{} cannot be used: {error}", source.describe()),
-                Err(_) => tracing::warn!("{} does not answer", source.describe()),
+                Ok(Ok(credential)) => {
+                    self.said.lock().clear();
+                    first.push(Arc::new(credential));
+                }
+                Ok(Err(error)) => self.say(format!("{} cannot be used: {error}", source.describe())),
+                Err(_) => self.say(format!("{} does not answer", source.describe())),
             }
         }
         let previous = {

@@ -25,9 +25,13 @@ use super::{
         volume_usage::Unit,
     },
     request::{Defaults, MountRequest, require},
+    stage_secret::StageSecret,
     status::answer,
 };
-use crate::volume::{self, Outcome, PublishOptions, Registry, VolumeSpec};
+use crate::{
+    kube::Api,
+    volume::{self, Outcome, PublishOptions, Registry, VolumeSpec},
+};
 
 /// What this service can do, and nothing else is offered.
 const CAPABILITIES: [rpc::Type; 6] = [
@@ -45,6 +49,8 @@ pub struct Node {
     defaults: Arc<Defaults>,
     node_id: String,
     registry: Arc<Registry>,
+    /// The API server, where the driver may ask it.
+    api: Option<Api>,
     stages: Arc<InFlight<Outcome>>,
     publishes: Arc<InFlight<Outcome>>,
     endings: Arc<InFlight<()>>,
@@ -58,10 +64,25 @@ impl Node {
             defaults: Arc::new(defaults),
             node_id: node_id.into(),
             registry,
+            api: None,
             stages: Arc::new(InFlight::new(lanes.clone())),
             publishes: Arc::new(InFlight::new(lanes.clone())),
             endings: Arc::new(InFlight::new(lanes)),
         }
+    }
+
+    /// The same, which reads Secrets of staged volumes again and writes events.
+    #[must_use]
+    pub fn with_api(self, api: Option<Api>) -> Self {
+        Self { api, ..self }
+    }
+
+    /// `spec` with where its secret is read again, and who is told that it ends.
+    fn known_to_api(&self, spec: VolumeSpec, request: &NodeStageVolumeRequest, attributes: Parameters) -> VolumeSpec {
+        let Some(api) = self.api.clone().filter(|_| !request.secrets.is_empty()) else { return spec };
+        let defaults = Arc::clone(&self.defaults);
+        let secret = Arc::new(StageSecret::new(api, defaults, &self.node_id, &request.volume_id, attributes));
+        VolumeSpec { source: Some(Arc::clone(&secret) as _), notices: Some(secret), ..spec }
     }
 
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
@@ -80,6 +101,7 @@ impl Node {
             access: &access,
         }
         .spec(&self.defaults)?;
+        let spec = self.known_to_api(spec, &request, attributes);
         let (registry, path) = (Arc::clone(&self.registry), request.staging_target_path.clone());
         let operation = async move { Ok(registry.stage(spec, access.group, Path::new(&path)).await?) };
         let outcome = self.stages.run(&request.volume_id, &request, operation).await?;

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     blob::Connections,
+    kube::Api,
     volume::{Registry, Shared},
 };
 
@@ -54,6 +55,8 @@ pub struct NodeOptions {
     pub registration_path: Option<PathBuf>,
     /// What volumes inherit.
     pub defaults: Defaults,
+    /// The API server, where the driver may ask it.
+    pub api: Option<Api>,
 }
 
 impl NodeOptions {
@@ -79,7 +82,8 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let path = socket_path(&options.endpoint)?;
     let registry = Registry::new(shared, options.plugin_directory().join("views")).await?;
     let socket = Socket::bind(&path).await?;
-    let node = Node::new(options.defaults.clone(), options.node_id.clone(), std::sync::Arc::clone(&registry));
+    let node = Node::new(options.defaults.clone(), options.node_id.clone(), std::sync::Arc::clone(&registry))
+        .with_api(options.api.clone());
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<NodeServer<Node>>().await;
     let router = Server::builder()

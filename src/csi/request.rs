@@ -226,6 +226,8 @@ impl MountRequest<'_> {
             scope: scope(&account),
             location,
             credential: account.credential,
+            source: None,
+            notices: None,
             create_container: create.then(|| defaults.driver_name.clone()),
             settings: options.settings(),
             view,

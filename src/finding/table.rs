@@ -27,6 +27,8 @@ const SECRET_FILES: &str = "secret_files::a_file_that_cannot_be_read_is_named_wi
 const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
 const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
 
+const EXPIRY: &str = "expiry::a_sas_is_said_to_end_a_day_and_an_hour_ahead_once_each";
+
 const fn row(finding: F, check: Check, [symptom, cause, fix]: [&'static str; 3], test: &'static str) -> Row {
     Row { finding, check, symptom, cause, fix, test }
 }
@@ -107,6 +109,10 @@ pub const TABLE: &[Row] = &[
         "403 AuthenticationFailed: Signature not valid in the specified time frame",
         "the SAS has expired{when?}",
         "make a new one (se), and check this machine's clock"], SECRETS),
+    row(F::SasEnds, Check::Credential, [
+        "an event SasEnds of a claim; a warning in the log of a mount",
+        "the SAS ends on {when}, in less than {ahead}",
+        "make a new one and put it where this one is, in the Secret or the file: it is taken without a remount"], EXPIRY),
     row(F::SasNotYetValid, Check::Credential, [
         "403 AuthenticationFailed: Signature not valid in the specified time frame",
         "the SAS is not valid yet, it begins on {start} (st)",

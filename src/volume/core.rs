@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     blob::{self, AzureStore, BlobStore, Connections, ListRequest, Location, RequestLimits},
-    credential::{Credential, CredentialSlot},
+    credential::{Credential, CredentialSlot, watch_expiry},
+    finding::Diagnosis,
     fs::{self, FileSystem},
 };
 
@@ -49,7 +50,10 @@ impl Core {
     /// # Errors
     /// What the service says, as a sentence with the fix.
     pub async fn open(spec: &VolumeSpec, shared: &Shared) -> Result<Self> {
-        let slot = CredentialSlot::new(spec.credential.clone());
+        let slot = match &spec.source {
+            Some(source) => CredentialSlot::with_source(spec.credential.clone(), Arc::clone(source)),
+            None => CredentialSlot::new(spec.credential.clone()),
+        };
         let store = AzureStore::with_connections(
             spec.location.clone(),
             Arc::clone(&slot),
@@ -75,6 +79,7 @@ impl Core {
         let file_system = FileSystem::open(Arc::new(store), Arc::clone(&shared.resources), settings)
             .await
             .map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
+        say_ahead(&slot, spec);
         Ok(Self { location: spec.location.clone(), slot, shared: shared.clone(), file_system })
     }
 
@@ -167,6 +172,21 @@ impl Core {
         );
         Err(Error::new(ErrorKind::Unsaved, message))
     }
+}
+
+/// Lets people know that the credential ends, for as long as the volume is there.
+fn say_ahead(slot: &Arc<CredentialSlot>, spec: &VolumeSpec) {
+    let (notices, container) = (spec.notices.clone(), spec.location.to_string());
+    let say = move |known: Diagnosis| {
+        let notices = notices.clone();
+        tracing::warn!(container, "{known}");
+        async move {
+            if let Some(notices) = notices {
+                notices.warn(&known).await;
+            }
+        }
+    };
+    drop(tokio::spawn(watch_expiry(Arc::downgrade(slot), say)));
 }
 
 /// The least that a mount must be able to do: list. One request.

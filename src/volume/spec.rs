@@ -1,8 +1,13 @@
 //! What to mount: plain data, complete before anything is touched.
 
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
 use crate::{
     blob::{Location, Metadata},
-    credential::Credential,
+    credential::{Credential, CredentialSource},
+    finding::Diagnosis,
     fs, fuse,
 };
 
@@ -23,6 +28,13 @@ pub fn recorded_capacity(metadata: &Metadata) -> Option<u64> {
     metadata.get(CAPACITY)?.parse().ok()
 }
 
+/// Whoever tells people what they should look at before it becomes a failure.
+#[async_trait]
+pub trait Notices: fmt::Debug + Send + Sync {
+    /// Says it, as far as that can be done.
+    async fn warn(&self, known: &Diagnosis);
+}
+
 /// A volume, as a request describes it.
 #[derive(Clone, Debug)]
 pub struct VolumeSpec {
@@ -34,6 +46,10 @@ pub struct VolumeSpec {
     pub location: Location,
     /// What to sign with, until a later request brings another.
     pub credential: Credential,
+    /// Where that can be read again, if somebody knows.
+    pub source: Option<Arc<dyn CredentialSource>>,
+    /// Who is told that it ends.
+    pub notices: Option<Arc<dyn Notices>>,
     /// Makes a missing container on first use, under this owner's name.
     pub create_container: Option<String>,
     /// How the file system behaves. `prefix` and `scope` are filled in when it is opened.

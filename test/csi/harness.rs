@@ -85,6 +85,7 @@ impl Cluster {
             kubelet_directory: self.directory.path().to_owned(),
             registration_path: None,
             defaults: defaults(),
+            api: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         self.served.push(tokio::spawn(async move {

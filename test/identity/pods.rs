@@ -29,17 +29,23 @@ const VOLUME: &str = "volume-of-many-pods";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
 /// A node plugin, in a directory of its own. Its process ends with it.
-struct Node<'a> {
-    realm: &'a Realm,
-    directory: PathBuf,
+pub struct Node<'a> {
+    pub realm: &'a Realm,
+    pub directory: PathBuf,
     child: Child,
-    runtime: tokio::runtime::Runtime,
-    client: NodeClient<Channel>,
+    pub runtime: tokio::runtime::Runtime,
+    pub client: NodeClient<Channel>,
 }
 
 impl<'a> Node<'a> {
     #[track_caller]
     fn start(realm: &'a Realm, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(realm, environment, &[])
+    }
+
+    /// With more arguments.
+    #[track_caller]
+    pub fn start_with(realm: &'a Realm, environment: &[(&str, &str)], more: &[&str]) -> Self {
         let directory = realm.world.path("node");
         fs::create_dir_all(directory.join("plugins_registry")).unwrap();
         let socket = directory.join("csi.sock");
@@ -48,6 +54,7 @@ impl<'a> Node<'a> {
         let args =
             ["--log-level", level, "node", "--endpoint", &endpoint, "--node-id", "n1", "--kubelet-dir", &kubelet];
         let mut command = realm.world.command_as(&args, &realm.environment(environment));
+        command.args(more);
         let log = fs::File::create(realm.world.path("node.log")).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let end = Instant::now() + STARTED_WITHIN;
@@ -62,11 +69,11 @@ impl<'a> Node<'a> {
         Self { realm, directory, child, runtime, client }
     }
 
-    fn target(&self, pod: &str) -> PathBuf {
+    pub fn target(&self, pod: &str) -> PathBuf {
         self.directory.join("pods").join(pod).join("mount")
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.realm.world.path("node.log")).unwrap()
     }
 
@@ -99,7 +106,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn publish(&mut self, request: NodePublishVolumeRequest) -> Result<(), Status> {
+    pub fn publish(&mut self, request: NodePublishVolumeRequest) -> Result<(), Status> {
         self.runtime.block_on(self.client.node_publish_volume(request)).map(drop)
     }
 
@@ -122,7 +129,7 @@ impl Drop for Node<'_> {
     }
 }
 
-fn capability() -> VolumeCapability {
+pub fn capability() -> VolumeCapability {
     VolumeCapability {
         access_mode: Some(AccessMode { mode: Mode::MultiNodeMultiWriter.into() }),
         access_type: Some(AccessType::Mount(MountVolume::default())),

@@ -42,7 +42,7 @@ fn new_key() -> String {
 }
 
 /// A service SAS for the container, signed with this key.
-fn container_sas(world: &World, key: &str, permissions: &str, expiry: &str) -> String {
+pub fn container_sas(world: &World, key: &str, permissions: &str, expiry: &str) -> String {
     const VERSION: &str = "2020-12-06";
     let account = world.emulator().account();
     let resource = format!("/blob/{account}/{}", world.container());

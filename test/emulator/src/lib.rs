@@ -56,8 +56,8 @@ pub use emulator::{Emulator, EmulatorError};
 pub use faults::{FaultKind, FaultRule};
 pub use identity::{
     Application, ClientCertificate, Cloud, Cluster, IdentityDescription, IdentityError, IdentityFault,
-    IdentityFaultKind, IdentityRequest, IdentityService, IdentityServices, Leaf, Machine, ManagedIdentity, Role,
-    Tenant, Vault, subject_of,
+    IdentityFaultKind, IdentityRequest, IdentityService, IdentityServices, KubernetesApi, Leaf, Machine,
+    ManagedIdentity, Role, Tenant, Vault, subject_of,
 };
 pub use operation::Operation;
 pub use settings::{Settings, parse_rate};

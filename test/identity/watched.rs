@@ -1,0 +1,174 @@
+//! The Secret that a volume was staged with is read again at the API server when it is refused, and what is about to end is
+//! said as an event.
+
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use azblob_csi::csi::proto::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
+use blob_emulator::KubernetesApi;
+use harness::assert_no_secret;
+use serde_json::json;
+
+use crate::{
+    Realm,
+    pods::{Node, capability},
+    rotation::container_sas,
+};
+
+const HANDLE: &str = "group#account#data";
+const DRIVER: &str = "blob.csi.azure.com";
+/// What the driver does by itself is done within this time.
+const DONE_WITHIN: Duration = Duration::from_secs(60);
+
+/// A cluster with a few volumes; that of these tests is on the second page.
+fn cluster() -> KubernetesApi {
+    let api = KubernetesApi::start().unwrap();
+    for (number, handle) in ["other1", "other2", "other3", HANDLE].into_iter().enumerate() {
+        api.add_volume(json!({
+            "apiVersion": "v1", "kind": "PersistentVolume",
+            "metadata": { "name": format!("pv{number}"), "uid": format!("uid-of-pv{number}") },
+            "spec": {
+                "csi": {
+                    "driver": DRIVER, "volumeHandle": handle,
+                    "nodeStageSecretRef": { "name": "account", "namespace": "apps" },
+                },
+                "claimRef": {
+                    "kind": "PersistentVolumeClaim", "namespace": "apps", "name": format!("claim{number}"),
+                    "uid": format!("uid-of-claim{number}"),
+                },
+            },
+        }));
+    }
+    api
+}
+
+impl Realm {
+    fn node<'a>(&'a self, api: &KubernetesApi) -> Node<'a> {
+        let port = api.port().to_string();
+        let environment = [("KUBERNETES_SERVICE_HOST", api.host()), ("KUBERNETES_SERVICE_PORT", port.as_str())];
+        Node::start_with(self, &environment, &["--service-account-dir", api.service_account().to_str().unwrap()])
+    }
+}
+
+impl Node<'_> {
+    /// Stages and publishes the volume, with these secrets.
+    fn serve(&mut self, secrets: &[(&str, &str)]) {
+        let emulator = self.realm.world.emulator();
+        let context: std::collections::BTreeMap<String, String> = [
+            ("storageAccount", emulator.account().to_owned()),
+            ("containerName", self.realm.world.container().to_owned()),
+            ("server", emulator.endpoint()),
+            ("mountOptions", "metadata-ttl=0".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        let staging = self.directory.join("staging").display().to_string();
+        let stage = NodeStageVolumeRequest {
+            volume_id: HANDLE.to_owned(),
+            staging_target_path: staging.clone(),
+            volume_capability: Some(capability()),
+            secrets: secrets.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            volume_context: context.clone(),
+            ..NodeStageVolumeRequest::default()
+        };
+        self.runtime.block_on(self.client.node_stage_volume(stage)).unwrap();
+        let target = self.target("pod");
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        self.publish(NodePublishVolumeRequest {
+            volume_id: HANDLE.to_owned(),
+            staging_target_path: staging,
+            target_path: target.display().to_string(),
+            volume_capability: Some(capability()),
+            volume_context: context,
+            ..NodePublishVolumeRequest::default()
+        })
+        .unwrap();
+    }
+}
+
+fn write_synced(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(b"x")?;
+    file.sync_all()
+}
+
+#[test]
+fn the_secret_that_a_volume_was_staged_with_is_read_again_when_it_is_refused() {
+    let (realm, api) = (Realm::new(), cluster());
+    let emulator = realm.world.emulator();
+    let account = ("azurestorageaccountname", emulator.account());
+    let mut node = realm.node(&api);
+    let first = emulator.key();
+    api.put_secret("apps", "account", &[account, ("azurestorageaccountkey", &first)]);
+    node.serve(&[account, ("azurestorageaccountkey", &first)]);
+    write_synced(&node.target("pod").join("before")).unwrap();
+    assert_eq!(api.requests(), [""; 0], "nothing is asked while the credential works");
+    let mut keys = vec![first];
+    for round in 0..3 {
+        let key = emulator.rotate_key();
+        api.put_secret("apps", "account", &[account, ("azurestorageaccountkey", &key)]);
+        write_synced(&node.target("pod").join(format!("after{round}"))).unwrap();
+        keys.push(key);
+    }
+    let volumes = api.requests().iter().filter(|asked| asked.ends_with("/persistentvolumes")).count();
+    let secrets = api.requests().iter().filter(|asked| *asked == "GET /api/v1/namespaces/apps/secrets/account").count();
+    assert_eq!((volumes, secrets), (2, 3), "{:?}", api.requests());
+    let log = node.log();
+    for key in &keys {
+        assert_no_secret(&log, key);
+    }
+}
+
+#[test]
+fn without_rights_at_the_api_server_a_refusal_stays_one_and_that_is_said_once() {
+    let (realm, api) = (Realm::new(), cluster());
+    let emulator = realm.world.emulator();
+    let mut node = realm.node(&api);
+    node.serve(&[("azurestorageaccountname", emulator.account()), ("azurestorageaccountkey", &emulator.key())]);
+    api.forbid();
+    let _ = emulator.rotate_key();
+    let end = Instant::now() + DONE_WITHIN;
+    // The source is asked again after a pause.
+    while api.requests().len() < 3 {
+        let refused = write_synced(&node.target("pod").join("new")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+        assert!(Instant::now() < end, "{:?}", api.requests());
+        thread::sleep(Duration::from_millis(50));
+    }
+    let said = node.log().matches("the API server refuses to list PersistentVolumes").count();
+    assert_eq!(said, 1);
+}
+
+#[test]
+fn a_sas_that_ends_within_an_hour_is_an_event_of_its_claim() {
+    let (realm, api) = (Realm::new(), cluster());
+    let emulator = realm.world.emulator();
+    let end = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap() + time::Duration::minutes(30);
+    let end = end.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let sas = container_sas(&realm.world, &emulator.key(), "racwdl", &end);
+    let mut node = realm.node(&api);
+    node.serve(&[("azurestorageaccountname", emulator.account()), ("azurestorageaccountsastoken", &sas)]);
+    let deadline = Instant::now() + DONE_WITHIN;
+    while api.events().is_empty() {
+        assert!(Instant::now() < deadline, "no event was written: {:?}", api.requests());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let events = api.events();
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(event["reason"], "SasEnds");
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["involvedObject"]["kind"], "PersistentVolumeClaim");
+    assert_eq!(event["involvedObject"]["uid"], "uid-of-claim3");
+    assert_eq!(event["source"]["component"], DRIVER);
+    let message = event["message"].as_str().unwrap();
+    assert!(message.contains(&end) && message.contains("an hour"), "{message}");
+    for text in [event.to_string(), node.log()] {
+        assert_no_secret(&text, &emulator.key());
+    }
+}
