@@ -94,6 +94,32 @@ async fn a_republish_with_a_new_secret_refreshes_in_place_and_a_bad_one_changes_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_secret_that_is_ahead_of_the_service_is_used_as_soon_as_the_service_follows() {
+    let mut cluster = Cluster::start().await;
+    let volume = cluster.staged("pvc-1").await;
+    cluster.publish(&volume, "pod").await;
+    let mut request = cluster.publish_request(&volume, "pod");
+    request.secrets = cluster.wrong_secrets();
+    let coming = request.secrets["accountkey"].clone();
+    cluster.node.node_publish_volume(request).await.unwrap();
+    cluster.sh("echo before > pod/a && sync pod/a").await;
+    cluster.emulator.set_keys([coming.clone(), coming]);
+    cluster.sh("echo after > pod/b && sync pod/b && test $(cat pod/a) = before").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stage_again_with_a_new_secret_refreshes_in_place() {
+    let mut cluster = Cluster::start().await;
+    let volume = cluster.staged("pvc-1").await;
+    cluster.publish(&volume, "pod").await;
+    let mounts = cluster.mounts();
+    let _ = cluster.emulator.rotate_key();
+    cluster.node.node_stage_volume(cluster.stage_request(&volume)).await.unwrap();
+    cluster.sh("echo after > pod/a && sync pod/a").await;
+    assert_eq!(cluster.mounts(), mounts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_republish_of_an_idle_mount_sends_no_request() {
     let mut cluster = Cluster::start().await;
     let volume = cluster.staged("pvc-1").await;

@@ -215,6 +215,28 @@ fn a_volume_of_one_pods_identity_cannot_be_read_through_another_pods_mount() {
 }
 
 #[test]
+fn a_volume_for_one_pod_of_the_node_is_given_to_no_second_one() {
+    let realm = Realm::new();
+    let (cluster, _) = realm.federated();
+    let mut node = Node::start(&realm, &[]);
+    let alone = |mut request: NodePublishVolumeRequest| {
+        let mode = AccessMode { mode: Mode::SingleNodeSingleWriter.into() };
+        request.volume_capability.as_mut().unwrap().access_mode = Some(mode);
+        request
+    };
+    let first = alone(node.request("first", &token(&cluster, "reader", 3600), &OF_CLIENT));
+    let second = alone(node.request("second", &token(&cluster, "reader", 3600), &OF_CLIENT));
+    node.publish(first.clone()).unwrap();
+    node.publish(first).unwrap();
+    let status = node.publish(second.clone()).unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().contains("ReadWriteOncePod") && !node.target("second").join("file").exists(), "{status}");
+    node.unpublish("first");
+    node.publish(second).unwrap();
+    node.unpublish("second");
+}
+
+#[test]
 fn a_republish_hands_the_pods_newer_token_to_its_mount() {
     let realm = Realm::new();
     let (cluster, _) = realm.federated();

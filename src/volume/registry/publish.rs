@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry, Result,
-    Target, ViewMount, Volume, VolumeSpec, bind, refresh, remove_path, resolved, table,
+    Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, refresh, remove_path, resolved, table,
 };
 use crate::{credential::Credential, fs::ViewSettings};
 
@@ -65,6 +65,7 @@ impl Registry {
         {
             return Ok(outcome);
         }
+        self.check_alone(&spec.id, &target, options)?;
         if let Some(old) = volume.as_ref().and_then(|volume| volume.targets.get(&target)) {
             old.view.session.disown(); // Its mount is gone; its session may not have noticed.
         }
@@ -84,6 +85,17 @@ impl Registry {
         let targets = [(target, published)].into();
         self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets, expanded: None });
         Ok(Outcome::Mounted)
+    }
+
+    /// The same as [`check_exclusive`] for a volume that each pod has for itself: the other pods' have ids of their own.
+    fn check_alone(&self, id: &str, target: &Path, options: &PublishOptions) -> Result<()> {
+        // What comes before the target in `id_of_pod`; an inline volume's id has no target in it, and no other pod.
+        let Some(shared) = id.strip_suffix(&id_of_pod("", target)) else { return Ok(()) };
+        let all = id_of_pod(shared, Path::new("/"));
+        let table = table()?;
+        let volumes = self.volumes.lock();
+        let mut others = volumes.iter().filter(|(other, _)| *other != id && other.starts_with(&all));
+        others.try_for_each(|(_, other)| check_exclusive(shared, other, &table, options))
     }
 
     /// Saves what is dirty and takes the volume away from `target`. Nothing there is fine.
