@@ -3,7 +3,7 @@
 //!
 //! | to understand | read |
 //! |---|---|
-//! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names) |
+//! | what a file is made of | `inode` (versions and fates), `overlay` (what is not committed), `table` (numbers and names), `by_number` |
 //! | how a name is found | `lookup`, `list`, `directory`, `subtree` (listed ahead), `name` |
 //! | how bytes come | `open`, `opening`, `siblings`, `read`, `growth`, `seek`; before anybody asks: `warm_up` |
 //! | how bytes go | `write`, `allocate`, `copy_range`, `stage`, `plan` (pure), `body`, `lease`, `commit` |
@@ -31,6 +31,7 @@ mod attr;
 mod attributes;
 mod behind;
 mod body;
+mod by_number;
 mod commit;
 mod copy_range;
 mod create;

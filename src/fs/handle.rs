@@ -1,18 +1,16 @@
 //! Open files and directories. A handle can be rebuilt from its inode and flags; what it keeps beside them (where a
 //! stream reads ahead, which listing a directory reader is in) may be lost without anyone noticing more than a request.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use crate::sync::Mutex;
 
 use super::{
     Error, Result,
+    by_number::ByNumber,
     directory::{Listing, Stamp},
     inode::Inode,
 };
@@ -82,8 +80,8 @@ pub struct DirectoryHandle {
 /// All open handles.
 #[derive(Debug, Default)]
 pub struct HandleTable {
-    files: Mutex<HashMap<HandleId, Arc<FileHandle>>>,
-    directories: Mutex<HashMap<HandleId, Arc<DirectoryHandle>>>,
+    files: Mutex<ByNumber<HandleId, Arc<FileHandle>>>,
+    directories: Mutex<ByNumber<HandleId, Arc<DirectoryHandle>>>,
     next: AtomicU64,
 }
 

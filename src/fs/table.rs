@@ -14,7 +14,10 @@ use std::{
 
 use crate::sync::Mutex;
 
-use super::inode::{Inode, InodeNumber, ROOT};
+use super::{
+    by_number::ByNumber,
+    inode::{Inode, InodeNumber, ROOT},
+};
 
 /// Numbers of rows that are gone which may stand in turn, however few rows there are.
 const QUEUE_SLACK: usize = 1024;
@@ -38,8 +41,8 @@ struct Row {
 
 #[derive(Debug, Default)]
 struct Rows {
-    rows: HashMap<InodeNumber, Row>,
-    children: HashMap<InodeNumber, HashMap<Arc<str>, InodeNumber>>,
+    rows: ByNumber<InodeNumber, Row>,
+    children: ByNumber<InodeNumber, HashMap<Arc<str>, InodeNumber>>,
     /// All numbers, the one looked at for being cold longest ago first; some of rows that are gone.
     queue: VecDeque<InodeNumber>,
 }
@@ -56,7 +59,8 @@ impl InodeTable {
     #[must_use]
     pub fn new(root: Arc<Inode>) -> Self {
         let row = Row { inode: root, parent: ROOT, name: Arc::from(""), linked: true, references: 1, asked: true };
-        let rows = Rows { rows: HashMap::from([(ROOT, row)]), children: HashMap::new(), queue: VecDeque::new() };
+        let mut rows = Rows::default();
+        rows.rows.insert(ROOT, row);
         Self { rows: Mutex::new(rows), next: AtomicU64::new(ROOT.0 + 1) }
     }
 

@@ -12,7 +12,7 @@ use std::{
 use crate::sync::Mutex;
 use crate::sync::tokio::sync::Notify;
 
-use super::inode::InodeNumber;
+use super::{by_number::ByNumber, inode::InodeNumber};
 
 /// How a view shows blobs that do not say it themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub struct View {
     id: u64,
     settings: ViewSettings,
     /// Lookup counts that the view's kernel holds.
-    lookups: Mutex<HashMap<InodeNumber, u64>>,
+    lookups: Mutex<ByNumber<InodeNumber, u64>>,
     invalidations: Arc<InvalidationQueue>,
 }
 

@@ -70,8 +70,10 @@ pub(in crate::blob::azure) fn resolve(entity: &BytesRef<'_>) -> Result<char, Str
 /// Where the reader is, and what it has.
 struct Reading {
     page: ListPage,
-    /// Names of the open elements, outermost first.
-    open: Vec<String>,
+    /// Names of the open elements, outermost first, without anything between them; and where each begins. One text for all, since
+    /// a page has a hundred thousand elements.
+    open: String,
+    begins: Vec<usize>,
     /// Text since the last tag.
     text: String,
     /// Whether the name being read is percent-encoded (it has characters that XML cannot hold).
@@ -85,7 +87,8 @@ impl Default for Reading {
     fn default() -> Self {
         Self {
             page: ListPage { entries: Vec::new(), next_marker: None },
-            open: Vec::new(),
+            open: String::new(),
+            begins: Vec::new(),
             text: String::new(),
             encoded: false,
             entry: Entry::default(),
@@ -115,27 +118,29 @@ struct Entry {
 
 impl Reading {
     fn start(&mut self, start: &BytesStart<'_>) {
-        let name = String::from_utf8_lossy(start.local_name().as_ref()).into_owned();
-        if name == "Name" {
+        let name = start.local_name();
+        if name.as_ref() == b"Name" {
             self.encoded = start
                 .try_get_attribute("Encoded")
                 .ok()
                 .flatten()
                 .is_some_and(|attribute| attribute.value.eq_ignore_ascii_case(b"true"));
         }
-        self.open.push(name);
+        self.begins.push(self.open.len());
+        self.open.push_str(&String::from_utf8_lossy(name.as_ref()));
         self.text.clear();
     }
 
     fn end(&mut self) -> Result<(), String> {
-        let name = self.open.pop().unwrap_or_default();
-        let text = std::mem::take(&mut self.text);
-        let parent = self.open.last().map_or("", String::as_str);
-        match (parent, name.as_str()) {
-            ("Blob" | "BlobPrefix", "Name") => self.entry.name = Some(self.decoded(text)?),
+        let begins = self.begins.pop().unwrap_or_default();
+        let (outer, name) = self.open.split_at(begins);
+        let parent = outer.get(self.begins.last().copied().unwrap_or_default()..).unwrap_or_default();
+        let text = self.text.as_str();
+        match (parent, name) {
+            ("Blob" | "BlobPrefix", "Name") => self.entry.name = Some(decoded(text, self.encoded)?),
             ("Properties", property) => self.entry.property(property, text),
             ("Metadata", key) => {
-                self.entry.metadata.insert(key.to_ascii_lowercase(), text);
+                self.entry.metadata.insert(key.to_ascii_lowercase(), text.to_owned());
             }
             ("Blobs", "Blob") => {
                 let entry = std::mem::take(&mut self.entry).into_blob()?;
@@ -145,42 +150,48 @@ impl Reading {
                 let entry = std::mem::take(&mut self.entry);
                 self.page.entries.push(ListEntry::Prefix(entry.name.ok_or("a prefix without a name")?));
             }
-            ("EnumerationResults", "NextMarker") => self.page.next_marker = Some(text).filter(|text| !text.is_empty()),
+            ("EnumerationResults", "NextMarker") => self.page.next_marker = own(text),
             ("", "EnumerationResults") => self.complete = true,
             _ => {}
         }
+        self.open.truncate(begins);
+        self.text.clear();
         Ok(())
-    }
-
-    fn decoded(&self, text: String) -> Result<String, String> {
-        if !self.encoded {
-            return Ok(text);
-        }
-        let decoded = percent_decode_str(&text).decode_utf8().map_err(|_| format!("the name {text} is not UTF-8"))?;
-        Ok(decoded.into_owned())
     }
 }
 
+fn decoded(text: &str, encoded: bool) -> Result<String, String> {
+    if !encoded {
+        return Ok(text.to_owned());
+    }
+    let decoded = percent_decode_str(text).decode_utf8().map_err(|_| format!("the name {text} is not UTF-8"))?;
+    Ok(decoded.into_owned())
+}
+
+/// What is kept of a text that may be empty, which means that there is none.
+fn own(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 impl Entry {
-    fn property(&mut self, name: &str, text: String) {
-        let own = |text: String| Some(text).filter(|text| !text.is_empty());
+    fn property(&mut self, name: &str, text: &str) {
         match name {
             "Etag" => self.etag = own(text),
             "Content-Length" => self.length = text.parse().unwrap_or(0),
-            "Last-Modified" => self.last_modified = parse_rfc7231(&text).ok().map(SystemTime::from),
-            "Creation-Time" => self.created = parse_rfc7231(&text).ok().map(SystemTime::from),
+            "Last-Modified" => self.last_modified = parse_rfc7231(text).ok().map(SystemTime::from),
+            "Creation-Time" => self.created = parse_rfc7231(text).ok().map(SystemTime::from),
             "BlobType" => self.kind = own(text),
             "Content-Type" => self.headers.content_type = own(text),
             "Content-Encoding" => self.headers.content_encoding = own(text),
             "Content-Language" => self.headers.content_language = own(text),
             "Content-Disposition" => self.headers.content_disposition = own(text),
             "Cache-Control" => self.headers.cache_control = own(text),
-            "Content-MD5" => self.content_md5 = md5(&text),
+            "Content-MD5" => self.content_md5 = md5(text),
             "AccessTier" => self.access_tier = own(text),
             "AccessTierInferred" => self.tier_is_inferred = text == "true",
             "TagCount" => self.tag_count = text.parse().unwrap_or(0),
             "LeaseStatus" => self.leased = text == "locked",
-            "Permissions" => self.mode = parse_permissions(&text),
+            "Permissions" => self.mode = parse_permissions(text),
             "ResourceType" if text == "directory" => {
                 self.metadata.insert(DIRECTORY_MARK.to_owned(), "true".to_owned());
             }
