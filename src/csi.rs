@@ -13,6 +13,7 @@ pub mod controller;
 pub mod error;
 pub mod identity;
 pub mod in_flight;
+mod lookup;
 pub mod node;
 pub mod parameters;
 pub mod plugin;

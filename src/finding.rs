@@ -359,6 +359,32 @@ named! {
         NoIdentity "no-identity",
         /// Entra ID cannot be reached.
         AuthorityUnreachable "authority-unreachable",
+        /// No cloud config.
+        CloudConfigUnfit "cloud-config-unfit",
+        /// Nobody to ask in the name of.
+        ClusterIdentityMissing "cluster-identity-missing",
+        /// An account whose place in Azure is not known.
+        AccountUnplaced "account-unplaced",
+        /// No URL of a key vault.
+        VaultUrlMalformed "vault-url-malformed",
+        /// No such secret.
+        VaultSecretMissing "vault-secret-missing",
+        /// A secret that was switched off.
+        VaultSecretDisabled "vault-secret-disabled",
+        /// A secret of another kind.
+        VaultSecretUnfit "vault-secret-unfit",
+        /// No role at the vault.
+        VaultForbidden "vault-forbidden",
+        /// Network rules of the vault.
+        VaultFirewall "vault-firewall",
+        /// No role to list keys.
+        KeysForbidden "keys-forbidden",
+        /// A lock on the account.
+        KeysLocked "keys-locked",
+        /// An account that is elsewhere.
+        AccountNotInGroup "account-not-in-group",
+        /// Something else that such a service says.
+        LookupRefused "lookup-refused",
         /// A token on http.
         TokenOverHttp "token-over-http",
         /// A token for another tenant or cloud.

@@ -17,6 +17,8 @@
 mod clinic;
 #[path = "doctor/identities.rs"]
 mod identities;
+#[path = "doctor/lookups.rs"]
+mod lookups;
 #[path = "doctor/machine.rs"]
 mod machine;
 #[path = "doctor/names.rs"]

@@ -18,8 +18,12 @@
 mod clouds;
 #[path = "identity/lives.rs"]
 mod lives;
+#[path = "identity/lookups.rs"]
+mod lookups;
 #[path = "identity/mistakes.rs"]
 mod mistakes;
+#[path = "identity/node.rs"]
+mod node;
 #[path = "identity/pods.rs"]
 mod pods;
 #[path = "identity/rotation.rs"]

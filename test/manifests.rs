@@ -456,11 +456,11 @@ fn pods_mount_the_volumes_that_they_have_and_claims_that_exist() {
 }
 
 fn defaults() -> Defaults {
-    Defaults {
-        driver_name: DRIVER.to_owned(),
-        cloud: Cloud::from_name("AzurePublicCloud").unwrap(),
-        trust: Trust::default(),
-    }
+    Defaults::new(DRIVER, Cloud::from_name("AzurePublicCloud").unwrap(), Trust::default())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 /// The entries of a Secret of the examples.
@@ -488,7 +488,7 @@ fn mounted(
     Parameters::of_storage_class(attributes).unwrap_or_else(|error| panic!("{id}: {error}"));
     let attributes = &Parameters::of_volume(attributes).unwrap();
     let request = MountRequest { volume_id: id, attributes, secrets, access };
-    request.spec(&defaults()).unwrap_or_else(|error| panic!("{id}: {error}"))
+    block_on(request.spec(&defaults())).unwrap_or_else(|error| panic!("{id}: {error}"))
 }
 
 fn access(read_only: bool, mount_flags: Vec<String>) -> Access {
@@ -550,7 +550,7 @@ fn the_storage_class_has_all_it_needs_to_make_grow_mount_and_refresh() {
     parameters.insert("csi.storage.k8s.io/pvc/name".to_owned(), "blob-dynamic".to_owned());
     let parameters = Parameters::of_storage_class(&parameters).unwrap();
     for purpose in ["provisioner", "controller-expand", "node-stage", "node-publish"] {
-        Account::find(&defaults(), &parameters, None, &of(purpose)).unwrap().location("pvc-1").unwrap();
+        block_on(Account::find(&defaults(), &parameters, None, &of(purpose))).unwrap().location("pvc-1").unwrap();
     }
     assert_eq!(own.len(), 8, "each purpose has a name and a namespace: {:?}", own.keys());
     MountOptions::parse(class.mount_options.unwrap_or_default()).unwrap();

@@ -1,6 +1,6 @@
 //! What the two CSI roles have in common: flags, runtime, signals.
 
-use std::future::Future;
+use std::{future::Future, path::PathBuf};
 
 use tokio::{
     runtime::Runtime,
@@ -25,7 +25,14 @@ pub(super) struct DriverArgs {
     /// Cloud whose endpoints volumes use that name neither server, storageEndpointSuffix nor cloud.
     #[arg(long, default_value = "AzurePublicCloud", env = "AZURE_ENVIRONMENT", value_name = "NAME")]
     cloud: String,
+    /// The cluster's cloud config: which identity lists keys and reads key vaults for volumes without a Secret [default: the
+    /// Secret azure-cloud-provider where it is mounted at /etc/azblob-csi/cloud-config, or /etc/kubernetes/azure.json].
+    #[arg(long, env = "AZURE_CREDENTIAL_FILE", value_name = "FILE")]
+    cloud_config: Option<PathBuf>,
 }
+
+/// Where the cloud config is looked for. The first is the manifests' mount of the Secret.
+const CLOUD_CONFIGS: [&str; 2] = ["/etc/azblob-csi/cloud-config/cloud-config", "/etc/kubernetes/azure.json"];
 
 impl DriverArgs {
     /// What every volume inherits.
@@ -35,7 +42,11 @@ impl DriverArgs {
     pub(super) fn defaults(&self, trust: Trust) -> Result<Defaults, Failure> {
         check_name(&self.driver_name)?;
         let cloud = Cloud::from_name(&self.cloud).map_err(|error| Failure::from_chain(&error))?;
-        Ok(Defaults { driver_name: self.driver_name.clone(), cloud, trust })
+        let cloud_config = match &self.cloud_config {
+            Some(file) => vec![file.clone()],
+            None => CLOUD_CONFIGS.map(PathBuf::from).to_vec(),
+        };
+        Ok(Defaults { cloud_config, ..Defaults::new(&self.driver_name, cloud, trust) })
     }
 }
 

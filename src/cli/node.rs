@@ -9,7 +9,10 @@ use super::{Failure, disk, driver::DriverArgs, resources::ResourceArgs, trust::T
 use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
     cache::Volumes,
-    csi::plugin::{NodeOptions, serve_node},
+    csi::{
+        plugin::{NodeOptions, serve_node},
+        request::Defaults,
+    },
     kube::{Api, SERVICE_ACCOUNT_DIRECTORY},
     volume::Shared,
 };
@@ -40,6 +43,11 @@ pub struct Args {
     /// staged with is read again when it is refused.
     #[arg(long, default_value = SERVICE_ACCOUNT_DIRECTORY, value_name = "DIR")]
     service_account_dir: PathBuf,
+    /// Lets inline volumes be signed for in the name of the node's or the cluster's identity. Any pod may write one, and so
+    /// reads whatever that identity may read.
+    #[arg(long, visible_alias = "allow-inline-volume-key-access-with-idenitity", value_name = "true|false", num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    allow_inline_volume_key_access_with_identity: bool,
     #[command(flatten)]
     resources: ResourceArgs,
     #[command(flatten)]
@@ -66,7 +74,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
         node_id: args.node_id,
         kubelet_directory: args.kubelet_dir,
         registration_path: args.kubelet_registration_path,
-        defaults: args.driver.defaults(trust.clone())?,
+        defaults: Defaults {
+            lends_to_inline: args.allow_inline_volume_key_access_with_identity,
+            ..args.driver.defaults(trust.clone())?
+        },
         api: api(&args.service_account_dir),
     };
     let served = runtime.block_on(async {

@@ -131,6 +131,16 @@ impl Cloud {
         CLOUDS.iter().find(|row| ends(row.storage_suffix)).map(|row| row.cloud).or(zoned)
     }
 
+    /// The vault's name and its cloud, of `VAULT.vault.azure.net`; `None` for other hosts.
+    #[must_use]
+    pub fn of_vault_host(host: &str) -> Option<(&str, Self)> {
+        let host = host.trim_end_matches('.');
+        CLOUDS.iter().find_map(|row| {
+            let vault = host.strip_suffix(row.key_vault_suffix)?.strip_suffix('.')?;
+            (!vault.is_empty() && !vault.contains('.')).then_some((vault, row.cloud))
+        })
+    }
+
     /// The cloud whose Entra ID `authority` is, with or without scheme and slash; `None` for others.
     #[must_use]
     pub fn of_authority(authority: &str) -> Option<Self> {

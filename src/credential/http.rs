@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::{Error, TokenError, TokenErrorKind};
 use crate::{
     finding::{self, Diagnosis, Finding},
@@ -133,6 +135,25 @@ impl IdentityHttp {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = self.clients.far.post(url).header("content-type", "application/x-www-form-urlencoded").body(body);
         send(source_name, url, request).await
+    }
+
+    /// Asks a service on the network in somebody's name.
+    ///
+    /// # Errors
+    /// `Unreachable`, in the name of `source_name`.
+    pub(super) async fn ask(
+        &self,
+        source_name: &str,
+        method: reqwest::Method,
+        url: &url::Url,
+        authorization: &SecretString,
+    ) -> Result<Answer, TokenError> {
+        let mut value = reqwest::header::HeaderValue::from_str(authorization.expose_secret())
+            .map_err(|_| TokenError::new(TokenErrorKind::Refused, source_name, "the token is no text for a header"))?;
+        value.set_sensitive(true);
+        let request = self.clients.far.request(method, url.clone()).header("authorization", value);
+        // Without a body, a POST says so (RFC 9110, 8.6).
+        send(source_name, url.as_str(), request.header("content-length", "0")).await
     }
 
     /// Asks a service of this machine or its host, never through a proxy.

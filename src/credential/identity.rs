@@ -132,6 +132,21 @@ impl IdentitySettings {
     /// # Errors
     /// [`Error::Missing`] naming what is not set; those of the sources.
     pub fn credential(&self, mode: AuthMode, cloud: Cloud, trust: &Trust) -> Result<Option<Credential>, Error> {
+        let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
+        Ok(self.tokens(mode, cloud, trust, audience)?.map(Credential::Token))
+    }
+
+    /// Tokens of the same identity for another resource.
+    ///
+    /// # Errors
+    /// As [`Self::credential`].
+    pub fn tokens(
+        &self,
+        mode: AuthMode,
+        cloud: Cloud,
+        trust: &Trust,
+        audience: &str,
+    ) -> Result<Option<TokenCredential>, Error> {
         let build = || Ok::<_, Error>(Builder { settings: self, cloud, http: trust.identity_http()? });
         let source: Arc<dyn TokenSource> = match mode {
             AuthMode::WorkloadIdentity => build()?.workload_identity()?,
@@ -141,8 +156,7 @@ impl IdentitySettings {
             AuthMode::Default => Arc::new(Chain::new(build()?.links())),
             AuthMode::Key | AuthMode::Sas | AuthMode::ConnectionString | AuthMode::Anonymous => return Ok(None),
         };
-        let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
-        Ok(Some(Credential::Token(TokenCredential::new(source, audience))))
+        Ok(Some(TokenCredential::new(source, audience)))
     }
 
     /// The identity of a pod: `token` is its service account's, `client` and `tenant` are the volume's. No client and no token
@@ -151,13 +165,27 @@ impl IdentitySettings {
     /// # Errors
     /// [`Error::Missing`] naming the attribute; those of the application.
     pub fn pod_credential(&self, token: PodToken, cloud: Cloud, trust: &Trust) -> Result<Credential, Error> {
+        let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
+        self.pod_tokens(token, cloud, trust, audience).map(Credential::Token)
+    }
+
+    /// Tokens of the same identity for another resource.
+    ///
+    /// # Errors
+    /// As [`Self::pod_credential`].
+    pub fn pod_tokens(
+        &self,
+        token: PodToken,
+        cloud: Cloud,
+        trust: &Trust,
+        audience: &str,
+    ) -> Result<TokenCredential, Error> {
         let mode = AuthMode::WorkloadIdentity.name();
         let client = self.options.id.client_id.clone().ok_or(missing(mode, POD_CLIENT))?;
         let tenant = self.tenant().ok_or(missing(mode, "attribute tenantID, or AZURE_TENANT_ID of the driver"))?;
         let builder = Builder { settings: self, cloud, http: trust.identity_http()? };
         let source = WorkloadIdentity::new(builder.application(&tenant, &client)?, Arc::new(token));
-        let audience = self.options.audience.as_deref().unwrap_or(STORAGE_AUDIENCE);
-        Ok(Credential::Token(TokenCredential::new(Arc::new(source), audience)))
+        Ok(TokenCredential::new(Arc::new(source), audience))
     }
 
     fn client(&self) -> Option<String> {

@@ -105,7 +105,7 @@ impl Controller {
             Some(name) => name.clone(),
             None => container_name(&request.name, prefix)?,
         };
-        let account = Account::find(&self.defaults, &parameters, None, &request.secrets)?;
+        let account = Account::find(&self.defaults, &parameters, None, &request.secrets).await?;
         let container = self.container(&account, &name)?;
         let created = Creation {
             driver_name: self.defaults.driver_name.clone(),
@@ -131,7 +131,7 @@ impl Controller {
             tracing::warn!(volume = request.volume_id, "not a handle that this driver gives out: nothing is deleted");
             return Ok(DeleteVolumeResponse {});
         };
-        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets)?;
+        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets).await?;
         let container = self.container(&account, &name)?;
         let driver_name = self.defaults.driver_name.clone();
         let volume = request.volume_id.clone();
@@ -169,7 +169,7 @@ impl Controller {
         };
         let missing = || Error::new(ErrorKind::NotFound, format!("There is no volume {:?}", request.volume_id));
         let name = name.ok_or_else(missing)?;
-        let account = Account::find(&self.defaults, &attributes, id.as_ref(), &request.secrets)?;
+        let account = Account::find(&self.defaults, &attributes, id.as_ref(), &request.secrets).await?;
         let container = self.container(&account, &name)?;
         if container.metadata("look at").await?.is_none() {
             return Err(missing());
@@ -196,7 +196,7 @@ impl Controller {
             node_expansion_required: true,
         };
         let Some((id, name)) = provisioned(&request.volume_id) else { return Ok(response) };
-        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets)?;
+        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets).await?;
         let container = self.container(&account, &name)?;
         let volume = request.volume_id.clone();
         let operation = async move {

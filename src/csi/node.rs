@@ -82,7 +82,9 @@ impl Node {
         let Some(api) = self.api.clone().filter(|_| !request.secrets.is_empty()) else { return spec };
         let defaults = Arc::clone(&self.defaults);
         let secret = Arc::new(StageSecret::new(api, defaults, &self.node_id, &request.volume_id, attributes));
-        VolumeSpec { source: Some(Arc::clone(&secret) as _), notices: Some(secret), ..spec }
+        // What was looked up is looked up again.
+        let source = spec.source.clone().unwrap_or_else(|| Arc::clone(&secret) as _);
+        VolumeSpec { source: Some(source), notices: Some(secret), ..spec }
     }
 
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
@@ -100,7 +102,8 @@ impl Node {
             secrets: &request.secrets,
             access: &access,
         }
-        .spec(&self.defaults)?;
+        .spec(&self.defaults)
+        .await?;
         let spec = self.known_to_api(spec, &request, attributes);
         let (registry, path) = (Arc::clone(&self.registry), request.staging_target_path.clone());
         let operation = async move { Ok(registry.stage(spec, access.group, Path::new(&path)).await?) };
@@ -135,7 +138,7 @@ impl Node {
             exclusive: access.exclusive,
         };
         let (registry, moved) = (Arc::clone(&self.registry), request.clone());
-        let own = match self.own_spec(&request, &mount) {
+        let own = match self.own_spec(&request, &mount).await {
             Err(error) if self.serves(&request) => {
                 tracing::warn!(volume = request.volume_id, "the republish is not used: {}", error.full_text());
                 return Ok(NodePublishVolumeResponse {});
@@ -153,7 +156,7 @@ impl Node {
                     "staging_target_path is missing: the volume must be staged first",
                 ));
             }
-            let credential = self.brought_credential(&mount);
+            let credential = self.brought_credential(&mount).await;
             let operation = async move {
                 let (staging, target) = (Path::new(&moved.staging_target_path), Path::new(&moved.target_path));
                 Ok(registry.publish(&moved.volume_id, staging, target, &options, credential.as_ref()).await?)
@@ -169,16 +172,20 @@ impl Node {
     }
 
     /// The volume of a publish that is this pod's alone: an inline one, or one that each pod signs in to by itself.
-    fn own_spec(&self, request: &NodePublishVolumeRequest, mount: &MountRequest<'_>) -> Result<Option<VolumeSpec>> {
+    async fn own_spec(
+        &self,
+        request: &NodePublishVolumeRequest,
+        mount: &MountRequest<'_>,
+    ) -> Result<Option<VolumeSpec>> {
         let ephemeral = mount.attributes.is_ephemeral();
         if ephemeral {
             check_inline(mount.attributes)?;
         }
         if mount.attributes.is_for_pod()? {
             let token = pod_token::find(&request.volume_context, &request.secrets)?;
-            return mount.spec_of_pod(&self.defaults, token, Path::new(&request.target_path)).map(Some);
+            return mount.spec_of_pod(&self.defaults, token, Path::new(&request.target_path)).await.map(Some);
         }
-        if ephemeral { mount.spec(&self.defaults).map(Some) } else { Ok(None) }
+        if ephemeral { mount.spec(&self.defaults).await.map(Some) } else { Ok(None) }
     }
 
     /// Whether the target of a publish works already: nothing that a republish brings may change that.
@@ -189,11 +196,11 @@ impl Node {
 
     /// The credential in a publish request of a staged volume, if it brought one. A Secret that makes no sense must not
     /// fail a mount that works: it is logged and left aside.
-    fn brought_credential(&self, mount: &MountRequest<'_>) -> Option<crate::credential::Credential> {
+    async fn brought_credential(&self, mount: &MountRequest<'_>) -> Option<crate::credential::Credential> {
         if mount.secrets.is_empty() {
             return None;
         }
-        match mount.account(&self.defaults) {
+        match mount.account(&self.defaults).await {
             Ok(account) => Some(account.credential),
             Err(error) => {
                 tracing::warn!(volume = mount.volume_id, "the publish secret is not used: {}", error.full_text());

@@ -19,8 +19,6 @@ enum Effect {
     Used,
     /// It shapes an account that would be created. Accounts are given here, so it changes nothing; that is logged.
     AccountOnly,
-    /// It asks for a way to sign in that this version does not have: refused unless the value switches it off.
-    OtherIdentity,
     /// It says which identity signs in, in one way to sign in; without that way it is refused, since it would do nothing.
     IdentityOf(AuthMode),
     /// It only concerns NFS, which is refused by `protocol`.
@@ -85,7 +83,7 @@ const KEYS: [(&str, Place, Effect); 68] = [
     ("storeaccountkey", Place::Both, Effect::AccountOnly),
     ("getlatestaccountkey", Place::Both, Effect::AccountOnly),
     ("blobstorageaccounttype", Place::Both, Effect::AccountOnly),
-    ("getaccountkeyfromsecret", Place::VolumeOnly, Effect::AccountOnly),
+    ("getaccountkeyfromsecret", Place::VolumeOnly, Effect::Used),
     ("azurestorageaadendpoint", Place::Both, Effect::Used),
     ("tenantid", Place::Both, Effect::Used),
     ("azurestorageidentityclientid", Place::Both, Effect::IdentityOf(AuthMode::ManagedIdentity)),
@@ -98,9 +96,9 @@ const KEYS: [(&str, Place, Effect); 68] = [
     ("azure.workload.identity/tenant-id", Place::VolumeOnly, Effect::Used),
     ("azurestoragespnclientid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
     ("azurestoragespntenantid", Place::VolumeOnly, Effect::IdentityOf(AuthMode::ServicePrincipal)),
-    ("keyvaulturl", Place::VolumeOnly, Effect::OtherIdentity),
-    ("keyvaultsecretname", Place::VolumeOnly, Effect::OtherIdentity),
-    ("keyvaultsecretversion", Place::VolumeOnly, Effect::OtherIdentity),
+    ("keyvaulturl", Place::VolumeOnly, Effect::Used),
+    ("keyvaultsecretname", Place::VolumeOnly, Effect::Used),
+    ("keyvaultsecretversion", Place::VolumeOnly, Effect::Used),
     ("mountpermissions", Place::Both, Effect::NfsOnly),
     ("fsgroupchangepolicy", Place::Both, Effect::NfsOnly),
     ("storage.kubernetes.io/csiprovisioneridentity", Place::VolumeOnly, Effect::Used),
@@ -181,7 +179,7 @@ impl Parameters {
             return Err(Error::invalid(format!("invalid protocol {protocol:?}: expected fuse or fuse2")));
         }
         let mode = match (self.auth_mode()?, self.is_for_pod()?) {
-            (Some(mode), true) if mode != AuthMode::WorkloadIdentity => {
+            (Some(mode), true) if !matches!(mode, AuthMode::WorkloadIdentity | AuthMode::Key) => {
                 return Err(Error::invalid(format!(
                     "mountWithWorkloadIdentityToken asks for the pod's identity, AzureStorageAuthType for {}: remove one of them",
                     mode.name()
@@ -192,14 +190,7 @@ impl Parameters {
         };
         for (key, _, effect) in KEYS {
             let Some(value) = self.get(key) else { continue };
-            let switched_off = value.eq_ignore_ascii_case("false");
             match effect {
-                Effect::OtherIdentity if !switched_off => {
-                    return Err(Error::invalid(format!(
-                        "{key} asks for an identity that this version cannot sign in with: remove it and reference a \
-                         Secret with an account key, a SAS or a connection string"
-                    )));
-                }
                 Effect::IdentityOf(needed) if mode != Some(needed) && mode != Some(AuthMode::Default) => {
                     return Err(Error::invalid(format!(
                         "{key} says which identity signs in by {}, but AzureStorageAuthType does not say so: set it to {}, or remove {key}",
@@ -323,6 +314,8 @@ impl Parameters {
         Ok(self.flag("mountwithworkloadidentitytoken")?
             || match self.auth_mode()? {
                 None => named,
+                // The pod's identity lists the keys.
+                Some(AuthMode::Key) => named,
                 Some(mode) => mode == AuthMode::WorkloadIdentity && self.is_ephemeral(),
             })
     }
@@ -410,13 +403,6 @@ mod tests {
         let error = class(&[msi, ("clientID", "c9d2281e")]).unwrap_err();
         assert!(error.message.contains("clientid") && error.message.contains("workload_identity"), "{error}");
         assert!(class(&[("AzureStorageAuthType", "azcli")]).unwrap_err().message.contains("node"));
-    }
-
-    #[test]
-    fn identities_of_later_versions_are_refused_unless_switched_off() {
-        let vault = |value| Parameters::of_volume(&map(&[("keyVaultURL", value)]));
-        assert!(vault("https://v.vault.azure.net").unwrap_err().message.contains("keyvaulturl"));
-        assert!(vault("false").is_ok());
     }
 
     #[test]

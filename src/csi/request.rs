@@ -6,21 +6,29 @@
 //! - endpoint: `server`, then the Secret's `blobendpoint`, then the connection string's; else made of the account and
 //!   `storageEndpointSuffix`, `cloud`, the connection string's suffix, or the driver's cloud, in this order;
 //! - credential: the pod's own identity where the volume asks for it ([`Parameters::is_for_pod`]); else what
-//!   `AzureStorageAuthType` picks; else account key, SAS, connection string (`secrets`). An identity has to be picked: a node's
-//!   own is never found by itself, and never lent to an inline volume or to a pod's own.
+//!   `AzureStorageAuthType` picks; else a secret of the key vault that `keyVaultURL` names; else account key, SAS, connection
+//!   string (`secrets`); else the account's keys, listed in the name of the cluster's identity (`lookup`). An identity has
+//!   to be picked: a node's own is never found by itself, and never lent to an inline volume or to a pod's own.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     capability::Access,
     error::{Error, Result},
+    lookup::Asked,
     parameters::Parameters,
     secrets::Secrets,
     volume_id::VolumeId,
 };
 use crate::{
     blob::{Location, LocationHints},
-    credential::{AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, PodToken, Trust},
+    credential::{
+        AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, Lookup, Lookups, PodToken, Trust,
+    },
     volume::{self, VolumeSpec, options::MountOptions},
 };
 
@@ -33,6 +41,22 @@ pub struct Defaults {
     pub cloud: Cloud,
     /// Who is trusted when tokens are asked for.
     pub trust: Trust,
+    /// The cluster's cloud config: the first of these files that is there.
+    pub cloud_config: Vec<PathBuf>,
+    /// Inline volumes, which any pod may write, may be signed for in the name of the node or the cluster.
+    pub lends_to_inline: bool,
+    /// What was looked up in key vaults and at the resource manager.
+    pub lookups: Arc<Lookups>,
+}
+
+impl Defaults {
+    /// Without a cloud config, and lending nothing.
+    #[must_use]
+    pub fn new(driver_name: impl Into<String>, cloud: Cloud, trust: Trust) -> Self {
+        let driver_name = driver_name.into();
+        let (cloud_config, lends_to_inline, lookups) = (Vec::new(), false, Arc::default());
+        Self { driver_name, cloud, trust, cloud_config, lends_to_inline, lookups }
+    }
 }
 
 /// An account, found: where it is and how to sign for it.
@@ -41,37 +65,40 @@ pub struct Account {
     hints: LocationHints,
     /// How to sign.
     pub credential: Credential,
+    /// Where that was looked up, if it was.
+    pub lookup: Option<Arc<Lookup>>,
 }
 
 impl Account {
-    /// Finds the account of a request.
+    /// Finds the account of a request, and looks its credential up where the volume says so. Cancel-safe.
     ///
     /// # Errors
-    /// `Invalid` for secrets or values that cannot be; `NoCredential` when there is none.
-    pub fn find(
+    /// `Invalid` for secrets or values that cannot be; `NoCredential` when there is none; `Denied` and `Unavailable` where it
+    /// cannot be looked up.
+    pub async fn find(
         defaults: &Defaults,
         parameters: &Parameters,
         id: Option<&VolumeId>,
         secrets: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, None)
+        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, None).await
     }
 
     /// Finds the account of a request, for a pod that signs in with its own token.
     ///
     /// # Errors
     /// `Invalid` for secrets or values that cannot be, or where clientID or tenantID is missing.
-    pub fn of_pod(
+    pub async fn of_pod(
         defaults: &Defaults,
         parameters: &Parameters,
         id: Option<&VolumeId>,
         secrets: &BTreeMap<String, String>,
         token: PodToken,
     ) -> Result<Self> {
-        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, Some(token))
+        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, Some(token)).await
     }
 
-    fn signed(
+    async fn signed(
         defaults: &Defaults,
         parameters: &Parameters,
         id: Option<&VolumeId>,
@@ -83,7 +110,11 @@ impl Account {
             Some(_) => Some(AuthMode::WorkloadIdentity),
             None => parameters.auth_mode()?,
         };
-        let settings = secrets.settings(account, mode)?;
+        let known = secrets.account(account)?;
+        let account = known.account.as_deref();
+        let asked = Asked { defaults, parameters, id, account, has_credential: secrets.has_credential() };
+        let question = asked.question(token.is_some())?;
+        let settings = if question.is_some() { known.clone() } else { secrets.settings(account, mode)? };
         let written_suffix = match parameters.get("storageendpointsuffix") {
             Some(suffix) => Some(suffix.to_owned()),
             None => parameters.cloud()?.map(|cloud| cloud.storage_suffix().to_owned()),
@@ -95,11 +126,15 @@ impl Account {
             cloud: defaults.cloud,
             insecure: settings.insecure,
         };
+        if let Some(question) = question {
+            let lookup = asked.lookup(question, token)?;
+            return Ok(Self { hints, credential: lookup.find().await?, lookup: Some(Arc::new(lookup)) });
+        }
         let credential = match settings.credential {
             Some(credential) => Some(credential),
             None => identity(defaults, parameters, secrets, mode, token, &hints)?,
         };
-        Ok(Self { hints, credential: credential.unwrap_or(Credential::Anonymous) })
+        Ok(Self { hints, credential: credential.unwrap_or(Credential::Anonymous), lookup: None })
     }
 
     /// The container `path` (`CONTAINER[/PREFIX]`) of this account.
@@ -111,6 +146,9 @@ impl Account {
     }
 }
 
+/// The node plugin's flag for [`Defaults::lends_to_inline`].
+pub(super) const LEND_FLAG: &str = "--allow-inline-volume-key-access-with-identity";
+
 /// The identity that signs in, where `mode` is one's.
 fn identity(
     defaults: &Defaults,
@@ -121,10 +159,10 @@ fn identity(
     hints: &LocationHints,
 ) -> Result<Option<Credential>> {
     let Some(mode) = mode else { return Ok(None) };
-    if token.is_none() && parameters.is_ephemeral() && mode.is_identity() {
+    if token.is_none() && parameters.is_ephemeral() && !defaults.lends_to_inline && mode.is_identity() {
         return Err(Error::invalid(format!(
             "AzureStorageAuthType is {}, but the node's identity is not lent to inline volumes, which any pod may write: use a \
-             PersistentVolume, or reference a Secret (nodePublishSecretRef)",
+             PersistentVolume, or reference a Secret (nodePublishSecretRef), or let the driver lend it ({LEND_FLAG})",
             mode.name()
         )));
     }
@@ -171,16 +209,16 @@ impl MountRequest<'_> {
     ///
     /// # Errors
     /// As [`Account::find`].
-    pub fn account(&self, defaults: &Defaults) -> Result<Account> {
-        Account::find(defaults, self.attributes, self.id().as_ref(), self.secrets)
+    pub async fn account(&self, defaults: &Defaults) -> Result<Account> {
+        Account::find(defaults, self.attributes, self.id().as_ref(), self.secrets).await
     }
 
     /// The whole volume.
     ///
     /// # Errors
     /// `Invalid` naming the attribute, option or name that is wrong; `NoCredential`.
-    pub fn spec(&self, defaults: &Defaults) -> Result<VolumeSpec> {
-        self.described(defaults, |_| self.volume_id.to_owned(), self.account(defaults)?)
+    pub async fn spec(&self, defaults: &Defaults) -> Result<VolumeSpec> {
+        self.described(defaults, |_| self.volume_id.to_owned(), self.account(defaults).await?)
     }
 
     /// The whole volume for one pod, published at `target`, that signs in with its own token. It shares nothing with other
@@ -188,11 +226,12 @@ impl MountRequest<'_> {
     ///
     /// # Errors
     /// As [`Self::spec`], or where clientID or tenantID is missing.
-    pub fn spec_of_pod(&self, defaults: &Defaults, token: PodToken, target: &Path) -> Result<VolumeSpec> {
-        let account = Account::of_pod(defaults, self.attributes, self.id().as_ref(), self.secrets, token)?;
-        let scope = |account: &Account| match &account.credential {
-            Credential::Token(token) => format!("{} as {}", self.volume_id, token.describe()),
-            other => format!("{} as {}", self.volume_id, other.describe()),
+    pub async fn spec_of_pod(&self, defaults: &Defaults, token: PodToken, target: &Path) -> Result<VolumeSpec> {
+        let account = Account::of_pod(defaults, self.attributes, self.id().as_ref(), self.secrets, token).await?;
+        let scope = |account: &Account| match (&account.lookup, &account.credential) {
+            (Some(lookup), _) => format!("{} as {}", self.volume_id, lookup.asker()),
+            (None, Credential::Token(token)) => format!("{} as {}", self.volume_id, token.describe()),
+            (None, other) => format!("{} as {}", self.volume_id, other.describe()),
         };
         let spec = self.described(defaults, scope, account)?;
         Ok(VolumeSpec { id: volume::id_of_pod(self.volume_id, target), ..spec })
@@ -226,7 +265,7 @@ impl MountRequest<'_> {
             scope: scope(&account),
             location,
             credential: account.credential,
-            source: None,
+            source: account.lookup.map(|lookup| lookup as _),
             notices: None,
             create_container: create.then(|| defaults.driver_name.clone()),
             settings: options.settings(),
@@ -277,12 +316,17 @@ pub fn require(fields: &[(&'static str, &str)]) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// Nothing here is looked up, so nothing waits.
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
     fn account(attributes: &[(&str, &str)], secrets: &[(&str, &str)]) -> Result<Account> {
         let map = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
             entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let defaults = Defaults { driver_name: "d".into(), cloud: Cloud::Public, trust: Trust::default() };
-        Account::find(&defaults, &Parameters::of_volume(&map(attributes))?, None, &map(secrets))
+        let defaults = Defaults::new("d", Cloud::Public, Trust::default());
+        block_on(Account::find(&defaults, &Parameters::of_volume(&map(attributes))?, None, &map(secrets)))
     }
 
     fn map_of(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -317,9 +361,9 @@ mod tests {
         let of_pod = |attributes: &[(&str, &str)]| {
             let parameters = Parameters::of_volume(&map_of(attributes))?;
             assert!(parameters.is_for_pod()?);
-            let defaults = Defaults { driver_name: "d".into(), cloud: Cloud::Public, trust: Trust::default() };
+            let defaults = Defaults::new("d", Cloud::Public, Trust::default());
             let token = PodToken::new(jwt.to_owned().into()).unwrap();
-            Account::of_pod(&defaults, &parameters, None, &BTreeMap::new(), token)
+            block_on(Account::of_pod(&defaults, &parameters, None, &BTreeMap::new(), token))
         };
         let full = [ACCOUNT, ("clientID", "c1"), ("tenantID", "t1")];
         let found = of_pod(&full).unwrap().credential;
@@ -346,6 +390,15 @@ mod tests {
             let error = account(&inline, &[]).unwrap_err();
             assert!(error.message.contains("inline volumes"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_nodes_identity_is_lent_where_the_operator_allowed_it() {
+        let inline = [ACCOUNT, ("AzureStorageAuthType", "msi"), ("csi.storage.k8s.io/ephemeral", "true")];
+        let defaults = Defaults { lends_to_inline: true, ..Defaults::new("d", Cloud::Public, Trust::default()) };
+        let parameters = Parameters::of_volume(&map_of(&inline)).unwrap();
+        let found = block_on(Account::find(&defaults, &parameters, None, &BTreeMap::new())).unwrap();
+        assert!(matches!(found.credential, Credential::Token(_)));
     }
 
     #[test]

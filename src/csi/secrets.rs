@@ -102,13 +102,17 @@ impl Secrets {
         self.entries.get(&entry).map(|(name, value)| (shown(name), value.expose_secret()))
     }
 
-    /// The account, endpoint and credential that the Secret holds. `account` is the account known from elsewhere (the
-    /// Secret's own goes before it), `mode` picks the credential where there are several: else the account key goes
-    /// before the SAS, and both before those of a connection string. Without credential where `mode` is an identity's.
+    /// Whether it holds a key, a SAS or a connection string.
+    #[must_use]
+    pub fn has_credential(&self) -> bool {
+        [Entry::Key, Entry::Sas, Entry::ConnectionString].iter().any(|entry| self.entries.contains_key(entry))
+    }
+
+    /// The account and endpoint that the Secret holds, `account` being the one that is known from elsewhere.
     ///
     /// # Errors
-    /// `Invalid` for entries that cannot be what they are called; `NoCredential` when there is none of the kind wanted.
-    pub fn settings(&self, account: Option<&str>, mode: Option<AuthMode>) -> Result<AccountSettings> {
+    /// `Invalid` for a connection string that is none.
+    pub fn account(&self, account: Option<&str>) -> Result<AccountSettings> {
         let mut settings = match self.entry(Entry::ConnectionString) {
             Some((name, text)) => parse_connection_string(&name, text).map_err(invalid)?,
             None => AccountSettings::default(),
@@ -120,6 +124,17 @@ impl Secrets {
         if let Some((_, endpoint)) = self.entry(Entry::Endpoint) {
             settings.endpoint = Some(endpoint.to_owned());
         }
+        Ok(settings)
+    }
+
+    /// The account, endpoint and credential that the Secret holds. `account` is the account known from elsewhere (the
+    /// Secret's own goes before it), `mode` picks the credential where there are several: else the account key goes
+    /// before the SAS, and both before those of a connection string. Without credential where `mode` is an identity's.
+    ///
+    /// # Errors
+    /// `Invalid` for entries that cannot be what they are called; `NoCredential` when there is none of the kind wanted.
+    pub fn settings(&self, account: Option<&str>, mode: Option<AuthMode>) -> Result<AccountSettings> {
+        let mut settings = self.account(account)?;
         settings.mode = mode;
         settings.credential = match mode {
             Some(mode) if mode.is_identity() => None,

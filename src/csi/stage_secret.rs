@@ -89,7 +89,7 @@ impl CredentialSource for StageSecret {
         let secret = found.secret.as_ref().ok_or("the PersistentVolume has no nodeStageSecretRef")?;
         let entries = self.api.secret(&secret.namespace, &secret.name).await.map_err(|error| error.to_string())?;
         let id = VolumeId::parse(&self.volume_id).ok();
-        let account = Account::find(&self.defaults, &self.attributes, id.as_ref(), &entries);
+        let account = Account::find(&self.defaults, &self.attributes, id.as_ref(), &entries).await;
         account.map(|account| account.credential).map_err(|error| error.full_text())
     }
 

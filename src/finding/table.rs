@@ -26,6 +26,9 @@ const ANSWERS: &str = "diagnose::every_answer_of_the_service_has_its_finding";
 const SECRET_FILES: &str = "secret_files::a_file_that_cannot_be_read_is_named_with_its_variable";
 const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
 const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
+const LOOKUPS: &str = "doctor::each_mistake_of_a_lookup_is_told_apart";
+const LOCKS: &str = "resource_manager::a_lock_is_told_from_a_missing_role";
+const VAULT_RULES: &str = "key_vault::network_rules_are_told_from_a_missing_role";
 
 const EXPIRY: &str = "expiry::a_sas_is_said_to_end_a_day_and_an_hour_ahead_once_each";
 
@@ -356,6 +359,59 @@ pub const TABLE: &[Row] = &[
         "Entra ID cannot be reached",
         "{host} cannot be reached ({reason})",
         "check DNS, and that a firewall, network policy or proxy (https_proxy, no_proxy) lets this machine reach it"], APPLICATIONS),
+    row(F::CloudConfigUnfit, Check::Credential, [
+        "is no cloud config",
+        "{file} is no cloud config ({reason})",
+        "it is azure.json of a node, or cloud-config of the Secret azure-cloud-provider: JSON with tenantId, subscriptionId, resourceGroup and aadClientId, readable for the driver"], LOOKUPS),
+    row(F::ClusterIdentityMissing, Check::Credential, [
+        "no key for storage account; DefaultAzureCredential authentication failed",
+        "{what} can only be looked up by an identity of the cluster, and none is known",
+        "give the node plugin the cluster's cloud config (--cloud-config, or the Secret azure-cloud-provider), or reference a Secret with the key"], LOOKUPS),
+    row(F::AccountUnplaced, Check::Credential, [
+        "the subscription or resource group of account ... is not known",
+        "the {what} of account {account} is not known, and its keys cannot be listed without",
+        "set {attribute} in volumeAttributes, or reference a Secret with the key"], LOOKUPS),
+    row(F::VaultUrlMalformed, Check::Credential, [
+        "is no URL of a key vault",
+        "\"{text}\" is no URL of a key vault ({reason})",
+        "expected https://VAULT.vault.azure.net in keyVaultURL"], LOOKUPS),
+    row(F::VaultSecretMissing, Check::Credential, [
+        "404 SecretNotFound",
+        "key vault {vault} has no secret {secret} (or not this version)",
+        "correct keyVaultSecretName and keyVaultSecretVersion, or make it: az keyvault secret set --vault-name {vault} --name {secret} --value KEY_OR_SAS"], LOOKUPS),
+    row(F::VaultSecretDisabled, Check::Credential, [
+        "Operation get is not allowed on a disabled secret",
+        "secret {secret} of key vault {vault} is disabled",
+        "az keyvault secret set-attributes --vault-name {vault} --name {secret} --enabled true"], LOOKUPS),
+    row(F::VaultSecretUnfit, Check::Credential, [
+        "is neither an account key nor a SAS",
+        "secret {secret} of key vault {vault} is neither an account key nor a SAS",
+        "store the key as it is (base64), or the SAS with its parameters (sv=...&sig=...)"], LOOKUPS),
+    row(F::VaultForbidden, Check::Credential, [
+        "403 Forbidden: Caller is not authorized to perform action on resource",
+        "{principal} may not read secret {secret} of key vault {vault}",
+        "az role assignment create --assignee IDENTITY --role \"Key Vault Secrets User\" --scope VAULT_ID (or, for vaults with access policies: az keyvault set-policy --name {vault} --object-id IDENTITY --secret-permissions get)"], LOOKUPS),
+    row(F::VaultFirewall, Check::Credential, [
+        "403 ForbiddenByFirewall, ForbiddenByConnection",
+        "the network rules of key vault {vault} do not let this machine in",
+        "allow its network (az keyvault network-rule add --name {vault} --ip-address ADDRESS), or use a private endpoint"], VAULT_RULES),
+    row(F::KeysForbidden, Check::Credential, [
+        "403 AuthorizationFailed: does not have authorization to perform action 'Microsoft.Storage/storageAccounts/listKeys/action'",
+        "{principal} may not list the keys of account {account}",
+        "az role assignment create --assignee IDENTITY --role \"Storage Account Key Operator Service Role\" --scope /subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Storage/storageAccounts/{account}; or reference a Secret with the key; or sign in without keys (AzureStorageAuthType: msi or workload_identity)"], LOOKUPS),
+    row(F::KeysLocked, Check::Credential, [
+        "409 ScopeLocked",
+        "a lock on account {account} (ReadOnly) forbids listing its keys",
+        "remove the lock, or reference a Secret with the key"], LOCKS),
+    row(F::AccountNotInGroup, Check::Credential, [
+        "404 ResourceNotFound, ResourceGroupNotFound, SubscriptionNotFound",
+        "there is no account {account} in resource group {group} of subscription {subscription}",
+        "correct resourceGroup and subscriptionID (az storage account show --name {account} --query id)"], LOOKUPS),
+    row(F::LookupRefused, Check::Credential, [
+        "the resource manager, or a key vault, answers something else",
+        "{service} answered: {reason}",
+        "try again when it is in order; a Secret with the key makes the volume independent of it"], LOOKUPS),
+
     row(F::TokenOverHttp, Check::Token, [
         "Authentication scheme Bearer is not allowed with HTTP; only sent over https",
         "a token is only sent over https, and the endpoint {host} is http",

@@ -220,7 +220,7 @@ impl Drop for Cluster {
 }
 
 fn defaults() -> Defaults {
-    Defaults { driver_name: DRIVER.to_owned(), cloud: Cloud::default(), trust: Trust::default() }
+    Defaults::new(DRIVER, Cloud::default(), Trust::default())
 }
 
 fn channel(socket: &Path) -> Channel {

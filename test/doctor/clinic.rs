@@ -1,6 +1,7 @@
 //! How a case is put to the doctor, to a mount and to a stage, and what all three must say. Knows no case.
 
 use std::{
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -47,6 +48,10 @@ pub struct Case {
     options: Vec<String>,
     environment: Vec<(&'static str, String)>,
     code: Option<Code>,
+    /// Attributes of the volume of a stage.
+    attributes: Vec<(&'static str, String)>,
+    /// A stage looks its credential up.
+    looks_up: bool,
     /// A mount says it in other words, since it only knows how its request ended.
     only_doctor: bool,
 }
@@ -63,6 +68,8 @@ impl Case {
             options: Vec::new(),
             environment: Vec::new(),
             code: None,
+            attributes: Vec::new(),
+            looks_up: false,
             only_doctor: false,
         }
     }
@@ -107,6 +114,18 @@ impl Case {
     /// It can happen to a stage too, which then ends with this code.
     pub fn stages(mut self, code: Code) -> Self {
         self.code = Some(code);
+        self
+    }
+
+    /// An attribute of a stage's volume, in place of one that it has.
+    pub fn attribute(mut self, name: &'static str, value: &str) -> Self {
+        self.attributes.push((name, value.to_owned()));
+        self
+    }
+
+    /// The stage brings no credential along, and is to find one by itself.
+    pub fn looks_up(mut self) -> Self {
+        self.looks_up = true;
         self
     }
 
@@ -176,6 +195,22 @@ impl Clinic {
     /// With the account's own key.
     pub fn with_key(&self, case: Case) -> Case {
         case.with("AZURE_STORAGE_KEY", self.world.emulator().key())
+    }
+
+    /// Puts a case to a stage alone.
+    #[track_caller]
+    pub fn assert_stage_finds(&self, case: &Case) {
+        let endpoint = case.endpoint.clone().unwrap_or_else(|| self.http());
+        let (found, said) = self.stage(case, &endpoint);
+        // The longest words of its cause between two facts; then those of the case.
+        let cause = case.finding.row().cause.split(['{', '}']).step_by(2).max_by_key(|words| words.len()).unwrap();
+        assert!(said.contains(cause), "{}: the stage does not say {cause:?}: {said}", case.finding.name());
+        for words in &case.says {
+            assert!(said.contains(words), "{words:?} is missing in: {said}");
+        }
+        assert_eq!(Some(found), case.code, "{said}");
+        self.world.assert_no_secret(&said);
+        assert!(!said.contains(crate::identities::SECRET), "a secret stands in: {said}");
     }
 
     /// Runs the doctor in its JSON form.
@@ -280,8 +315,11 @@ impl Clinic {
             context.insert(name.to_owned(), value.to_owned());
         }
         let no_secret = !case.environment.iter().any(|(name, _)| secret_of(name).is_some());
-        if no_secret && case.options.is_empty() {
+        if no_secret && case.options.is_empty() && !case.looks_up {
             context.insert("AzureStorageAuthType".to_owned(), "anonymous".to_owned());
+        }
+        for (name, value) in &case.attributes {
+            context.insert((*name).to_owned(), value.clone());
         }
         let secrets =
             case.environment.iter().filter_map(|(name, value)| Some((secret_of(name)?.to_owned(), value.clone())));
@@ -317,7 +355,8 @@ impl Node {
     fn start(mut command: Command, socket: &Path) -> Self {
         let mut node = Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let end = Instant::now() + STAGED_WITHIN;
-        while !socket.exists() {
+        // The file is there a moment before somebody listens.
+        while UnixStream::connect(socket).is_err() {
             assert!(node.0.try_wait().unwrap().is_none(), "the node plugin has ended");
             assert!(Instant::now() < end, "the node plugin does not serve");
             std::thread::sleep(Duration::from_millis(10));

@@ -10,7 +10,7 @@ use crate::clinic::{Case, Clinic};
 
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 pub const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
-const SECRET: &str = "client~secret~that~nobody~may~see";
+pub const SECRET: &str = "client~secret~that~nobody~may~see";
 const ISSUER: &str = "https://oidc.example.com/cluster";
 
 /// The environment of a service principal with its secret.

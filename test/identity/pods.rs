@@ -4,81 +4,32 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use azblob_csi::csi::proto::v1::{
     NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
-    VolumeCapability,
-    node_client::NodeClient,
-    volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode},
+    volume_capability::{AccessMode, access_mode::Mode},
 };
 use blob_emulator::{Cloud, Cluster, Role, subject_of};
-use harness::mountinfo::{detach_below, mounts_below};
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
+use tonic::{Code, Status};
+
+use crate::{
+    CLIENT, CONTENT, ISSUER, Realm, TENANT,
+    node::{Node, capability},
 };
 
-use crate::{CLIENT, CONTENT, ISSUER, Realm, TENANT};
-
-const STARTED_WITHIN: Duration = Duration::from_secs(60);
 const VOLUME: &str = "volume-of-many-pods";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
-/// A node plugin, in a directory of its own. Its process ends with it.
-pub struct Node<'a> {
-    pub realm: &'a Realm,
-    pub directory: PathBuf,
-    child: Child,
-    pub runtime: tokio::runtime::Runtime,
-    pub client: NodeClient<Channel>,
-}
-
-impl<'a> Node<'a> {
-    #[track_caller]
-    fn start(realm: &'a Realm, environment: &[(&str, &str)]) -> Self {
-        Self::start_with(realm, environment, &[])
-    }
-
-    /// With more arguments.
-    #[track_caller]
-    pub fn start_with(realm: &'a Realm, environment: &[(&str, &str)], more: &[&str]) -> Self {
-        let directory = realm.world.path("node");
-        fs::create_dir_all(directory.join("plugins_registry")).unwrap();
-        let socket = directory.join("csi.sock");
-        let (endpoint, kubelet) = (format!("unix://{}", socket.display()), directory.display().to_string());
-        let level = "info,azblob_csi::credential=trace,azblob_csi::csi=trace,azblob_csi::volume=trace";
-        let args =
-            ["--log-level", level, "node", "--endpoint", &endpoint, "--node-id", "n1", "--kubelet-dir", &kubelet];
-        let mut command = realm.world.command_as(&args, &realm.environment(environment));
-        command.args(more);
-        let log = fs::File::create(realm.world.path("node.log")).unwrap();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        let end = Instant::now() + STARTED_WITHIN;
-        while !socket.exists() {
-            assert!(child.try_wait().unwrap().is_none(), "the node plugin has ended");
-            assert!(Instant::now() < end, "the node plugin does not serve");
-            thread::sleep(Duration::from_millis(10));
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let client =
-            runtime.block_on(async { NodeClient::new(Endpoint::from_shared(endpoint).unwrap().connect_lazy()) });
-        Self { realm, directory, child, runtime, client }
-    }
-
+impl Node<'_> {
     pub fn target(&self, pod: &str) -> PathBuf {
         self.directory.join("pods").join(pod).join("mount")
     }
 
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.realm.world.path("node.log")).unwrap()
-    }
-
     /// A publish of the volume for a pod with this token, and these attributes on top.
-    fn request(&self, pod: &str, token: &str, more: &[(&str, &str)]) -> NodePublishVolumeRequest {
+    pub fn request(&self, pod: &str, token: &str, more: &[(&str, &str)]) -> NodePublishVolumeRequest {
         let account = self.realm.world.emulator().account();
         let server = format!("https://{}", Cloud::Public.blob_host(account));
         let attributes = [
@@ -115,30 +66,11 @@ impl<'a> Node<'a> {
         let request = NodeUnpublishVolumeRequest { volume_id: VOLUME.to_owned(), target_path };
         self.runtime.block_on(self.client.node_unpublish_volume(request)).unwrap();
     }
-
-    fn mounts(&self) -> Vec<String> {
-        mounts_below(&self.directory)
-    }
-}
-
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        detach_below(&self.directory);
-    }
-}
-
-pub fn capability() -> VolumeCapability {
-    VolumeCapability {
-        access_mode: Some(AccessMode { mode: Mode::MultiNodeMultiWriter.into() }),
-        access_type: Some(AccessType::Mount(MountVolume::default())),
-    }
 }
 
 const OF_CLIENT: [(&str, &str); 1] = [("clientID", CLIENT)];
 
-fn token(cluster: &Cluster, account: &str, seconds: i64) -> String {
+pub fn token(cluster: &Cluster, account: &str, seconds: i64) -> String {
     cluster.token("apps", account, "api://AzureADTokenExchange", time::Duration::seconds(seconds))
 }
 

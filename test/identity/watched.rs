@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     Realm,
-    pods::{Node, capability},
+    node::{Node, capability},
     rotation::container_sas,
 };
 
