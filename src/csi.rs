@@ -14,6 +14,7 @@ pub mod error;
 pub mod identity;
 pub mod in_flight;
 mod lookup;
+mod metrics;
 pub mod node;
 pub mod parameters;
 pub mod plugin;

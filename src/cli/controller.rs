@@ -20,6 +20,9 @@ pub struct Args {
     /// Accepted because manifests of other drivers give it.
     #[arg(long, visible_alias = "nodeid", hide = true)]
     node_id: Option<String>,
+    /// Accepted because manifests of other drivers give it.
+    #[arg(long, hide = true)]
+    metrics_address: Option<String>,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -35,6 +38,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let trust = args.trust.read()?;
     if let Some(node) = &args.node_id {
         tracing::debug!(node, "a controller needs no node");
+    }
+    if let Some(address) = args.metrics_address.as_ref().filter(|address| !address.is_empty()) {
+        tracing::info!(address, "a controller has no metrics yet: nothing is served there");
     }
     let defaults = args.driver.defaults(trust.clone())?;
     let connections = Connections::trusting(REQUESTS_IN_FLIGHT, &trust).map_err(|error| Failure::from_chain(&error))?;

@@ -48,6 +48,9 @@ pub struct Args {
     #[arg(long, visible_alias = "allow-inline-volume-key-access-with-idenitity", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_inline_volume_key_access_with_identity: bool,
+    /// Serves metrics for Prometheus there, at /metrics: HOST:PORT, or :PORT for all addresses [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    metrics_address: String,
     #[command(flatten)]
     resources: ResourceArgs,
     #[command(flatten)]
@@ -79,6 +82,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             ..args.driver.defaults(trust.clone())?
         },
         api: api(&args.service_account_dir),
+        metrics_address: Some(args.metrics_address).filter(|address| !address.is_empty()),
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;

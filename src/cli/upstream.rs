@@ -5,8 +5,6 @@
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct UpstreamArgs {
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    metrics_address: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     kubeconfig: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     cloud_config_secret_name: Option<String>,

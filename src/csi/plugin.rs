@@ -6,6 +6,7 @@
 use std::{
     future::Future,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use super::{
     controller::Controller,
     error::{Error, ErrorKind, Result},
     identity::Identity,
+    metrics::Metrics,
     node::Node,
     proto::{
         registration::registration_server::RegistrationServer,
@@ -57,6 +59,8 @@ pub struct NodeOptions {
     pub defaults: Defaults,
     /// The API server, where the driver may ask it.
     pub api: Option<Api>,
+    /// Where metrics are served (`HOST:PORT`), if anywhere.
+    pub metrics_address: Option<String>,
 }
 
 impl NodeOptions {
@@ -82,7 +86,7 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let path = socket_path(&options.endpoint)?;
     let registry = Registry::new(shared, options.plugin_directory().join("views")).await?;
     let socket = Socket::bind(&path).await?;
-    let node = Node::new(options.defaults.clone(), options.node_id.clone(), std::sync::Arc::clone(&registry))
+    let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
         .with_api(options.api.clone());
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<NodeServer<Node>>().await;
@@ -92,9 +96,16 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
         .add_service(health_server);
     tracing::info!(socket = %path.display(), node = options.node_id, driver = options.defaults.driver_name, "serving the node");
     let registration = introduce(&options, &path).await?;
+    let metrics = match &options.metrics_address {
+        Some(address) => Some(tokio::spawn(Metrics::bind(address, Arc::clone(&registry)).await?.serve())),
+        None => None,
+    };
     let (told, stopped) = watch::channel(false);
     let served = serve_all(socket, router, registration, stopped);
     let ended = run_until(served, stop, told).await;
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     registry.flush_all(FLUSH_DEADLINE).await;
     registry.abandon();
     ended

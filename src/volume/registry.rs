@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -169,6 +169,16 @@ impl Registry {
             None
         };
         Ok(Some(Condition { capacity: volume.expanded.unwrap_or(usage.capacity), problem }))
+    }
+
+    /// Every volume that is mounted here, in order, and when its credential ends where that says so.
+    #[must_use]
+    pub fn credential_ends(&self) -> Vec<(String, Option<SystemTime>)> {
+        let volumes: Vec<_> =
+            self.volumes.lock().iter().map(|(id, volume)| (id.clone(), Arc::clone(&volume.core))).collect();
+        let mut ends: Vec<_> = volumes.into_iter().map(|(id, core)| (id, core.credential_expires())).collect();
+        ends.sort();
+        ends
     }
 
     /// Whether the volume `id` is staged or published anywhere here.

@@ -86,6 +86,7 @@ impl Cluster {
             registration_path: None,
             defaults: defaults(),
             api: None,
+            metrics_address: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         self.served.push(tokio::spawn(async move {

@@ -172,3 +172,21 @@ fn a_sas_that_ends_within_an_hour_is_an_event_of_its_claim() {
         assert_no_secret(&text, &emulator.key());
     }
 }
+
+#[test]
+fn what_ends_is_in_the_metrics_and_nothing_secret_is() {
+    let realm = Realm::new();
+    let emulator = realm.world.emulator();
+    let mut node = Node::start_with(&realm, &[], &["--metrics-address", "127.0.0.1:0"]);
+    let sas = container_sas(&realm.world, &emulator.key(), "rl", "2099-01-01T00:00:00Z");
+    node.serve(&[("azurestorageaccountname", emulator.account()), ("azurestorageaccountsastoken", &sas)]);
+    let log = node.log();
+    let (_, rest) = log.split_once("serving metrics at /metrics address=").unwrap();
+    let mut stream = std::net::TcpStream::connect(rest.lines().next().unwrap().trim()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").unwrap();
+    let page = io::read_to_string(stream).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("azblob_csi_volumes 1\n"), "{page}");
+    let line = format!("azblob_csi_credential_expiry_timestamp_seconds{{volume=\"{HANDLE}\"}} 4070908800\n");
+    assert!(page.contains(&line), "{page}");
+    assert!(!page.contains("sig") && !page.contains(&emulator.key()), "{page}");
+}
