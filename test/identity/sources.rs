@@ -1,6 +1,10 @@
 //! Each source signs in and reads.
 
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
 
 use blob_emulator::{ClientCertificate, IdentityService, Role};
 
@@ -112,6 +116,50 @@ fn app_service_is_asked_in_its_own_way() {
     realm.services.grant(&identity.object_id, Role::BlobDataReader);
     let (endpoint, header) = realm.services.app_service();
     realm.reads(&["-o", "auth=msi"], &[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", &header)]);
+}
+
+/// The directory of Arc's agent; what was not there before goes away again.
+struct AgentDirectory {
+    made: Vec<PathBuf>,
+}
+
+impl AgentDirectory {
+    const TOKENS: &str = "/var/opt/azcmagent/tokens";
+
+    fn make() -> Self {
+        let missing = Path::new(Self::TOKENS).ancestors().take_while(|directory| !directory.exists());
+        let made = missing.map(Path::to_owned).collect();
+        fs::create_dir_all(Self::TOKENS).unwrap();
+        Self { made }
+    }
+}
+
+impl Drop for AgentDirectory {
+    fn drop(&mut self) {
+        for directory in &self.made {
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+#[test]
+fn azure_arc_is_shown_the_key_that_only_root_reads_and_no_other_file() {
+    let directory = AgentDirectory::make();
+    let realm = Realm::new();
+    let identity = realm.services.tenant(TENANT).machine().system_assigned();
+    realm.services.grant(&identity.object_id, Role::BlobDataReader);
+    let endpoint = realm.services.arc_endpoint();
+    let environment = [("IDENTITY_ENDPOINT", &*endpoint), ("IMDS_ENDPOINT", "http://127.0.0.1:40342")];
+    // A false agent that asks for a file elsewhere.
+    let said = realm.fails(&["-o", "auth=msi"], &environment);
+    assert!(said.contains("outside of /var/opt/azcmagent/tokens: it is not read"), "{said}");
+    realm.services.place_arc_key(Path::new(AgentDirectory::TOKENS)).unwrap();
+    realm.reads(&["-o", "auth=msi"], &environment);
+    let said = realm.fails(&["-o", "auth=msi,client-id=one"], &environment);
+    assert!(said.contains("Azure Arc has the machine's own identity alone"), "{said}");
+    // The key goes before its directory does.
+    drop(realm);
+    drop(directory);
 }
 
 #[test]
