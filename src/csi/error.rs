@@ -2,6 +2,8 @@
 
 use std::{error, fmt, sync::Arc};
 
+use crate::telemetry::chain;
+
 /// Result of a call.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -64,17 +66,7 @@ impl Error {
     /// The sentence and the causes below it, each once.
     #[must_use]
     pub fn full_text(&self) -> String {
-        let mut text = self.message.clone();
-        let mut cause = self.source.as_deref().map(|source| source as &dyn error::Error);
-        while let Some(error) = cause {
-            let part = error.to_string();
-            if !text.contains(&part) {
-                text.push_str(": ");
-                text.push_str(&part);
-            }
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 }
 
