@@ -32,7 +32,7 @@ const FRESH_FOR: Duration = Duration::from_secs(10 * 60);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a refusal is taken without asking again: what an operator waits for at most after the repair.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Answers that are kept. A node has some hundred volumes at most.
+/// Answers that are kept. A node has some hundred volumes at most. (Unwrapped by the compiler, as the next one is.)
 const ANSWERS_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Identities whose tokens are kept.
 const IDENTITIES_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();

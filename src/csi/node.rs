@@ -197,7 +197,7 @@ impl Node {
     /// The credential in a publish request of a staged volume, if it brought one. A Secret that makes no sense must not
     /// fail a mount that works: it is logged and left aside.
     async fn brought_credential(&self, mount: &MountRequest<'_>) -> Option<crate::credential::Credential> {
-        if mount.secrets.is_empty() {
+        if pod_token::are_alone(mount.secrets) {
             return None;
         }
         match mount.account(&self.defaults).await {

@@ -36,6 +36,12 @@ pub fn find(context: &BTreeMap<String, String>, secrets: &BTreeMap<String, Strin
     PodToken::new(token).map_err(|known| Error::invalid(known.to_string()))
 }
 
+/// Whether `secrets` hold nothing beside such tokens, which every publish of a driver with serviceAccountTokenInSecrets brings.
+#[must_use]
+pub fn are_alone(secrets: &BTreeMap<String, String>) -> bool {
+    secrets.keys().all(|key| key == TOKENS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +63,14 @@ mod tests {
             assert_eq!(token.subject(), "system:serviceaccount:apps:reader");
             assert!(!format!("{token:?}").contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn tokens_alone_are_no_secret_of_the_volume() {
+        assert!(are_alone(&BTreeMap::new()) && are_alone(&with("{}")));
+        let mut both = with("{}");
+        both.insert("accountkey".to_owned(), "a2V5".to_owned());
+        assert!(!are_alone(&both));
     }
 
     #[test]

@@ -31,12 +31,10 @@ enum Entry {
     PrincipalSecret,
     /// What an identity service asks for (App Service).
     MsiSecret,
-    /// Belongs to a way of signing in that this version does not have.
-    OtherIdentity,
 }
 
 /// Every spelling, without case, `-` and `_`.
-const SPELLINGS: [(&str, Entry); 22] = [
+const SPELLINGS: [(&str, Entry); 21] = [
     ("accountname", Entry::Account),
     ("azurestorageaccountname", Entry::Account),
     ("azurestorageaccount", Entry::Account),
@@ -58,7 +56,6 @@ const SPELLINGS: [(&str, Entry); 22] = [
     ("azurestorageconnectionstring", Entry::ConnectionString),
     ("msisecret", Entry::MsiSecret),
     ("azurestoragespnclientsecret", Entry::PrincipalSecret),
-    ("csi.storage.k8s.io/serviceaccount.tokens", Entry::OtherIdentity),
 ];
 
 /// The entries of a Secret that say something about an account.
@@ -80,9 +77,7 @@ impl Secrets {
             let Some((_, entry)) = SPELLINGS.iter().find(|(spelling, _)| *spelling == plain) else { continue };
             let value = trimmed(&shown(name), value).map_err(|error| Error::invalid(error.to_string()))?;
             match entries.get(entry) {
-                Some((other, known))
-                    if known.expose_secret() != value.expose_secret() && *entry != Entry::OtherIdentity =>
-                {
+                Some((other, known)) if known.expose_secret() != value.expose_secret() => {
                     let known = Finding::SecretContradicts.with(&[("one", other), ("other", name)]);
                     return Err(Error::invalid(known.to_string()));
                 }
@@ -190,9 +185,6 @@ impl Secrets {
             Some(AuthMode::Sas) => "AzureStorageAuthType is SAS, but there is no SAS",
             Some(AuthMode::ConnectionString) => "AzureStorageAuthType is connection_string, but there is none",
             _ if self.is_empty() => "No Secret was handed in",
-            _ if self.entries.keys().all(|entry| *entry == Entry::OtherIdentity) => {
-                "The Secret only holds an identity that this version cannot sign in with"
-            }
             _ => "The Secret holds no credential",
         };
         let known = Finding::SecretMissing.with(&[("wanted", wanted)]);
