@@ -13,7 +13,13 @@
 //!         directory, token, cloud                             what is known, what is signed, what is called how
 //! ```
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tempfile::NamedTempFile;
 use thiserror::Error;
@@ -114,6 +120,14 @@ impl IdentityServices {
     /// # Errors
     /// [`IdentityError`].
     pub fn start(emulator: &Emulator) -> Result<Self, IdentityError> {
+        Self::start_at(IpAddr::V4(Ipv4Addr::LOCALHOST), emulator)
+    }
+
+    /// Starts them on free ports of another address, for clients on other hosts or in pods.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn start_at(address: IpAddr, emulator: &Emulator) -> Result<Self, IdentityError> {
         let directory = Arc::new(Directory::new()?);
         let authority = TestAuthority::generate()?;
         let ca_file = tempfile::Builder::new().prefix("test-ca-").suffix(".pem").tempfile()?;
@@ -131,9 +145,9 @@ impl IdentityServices {
             storage: Arc::clone(&emulator.service),
             names: parking_lot::Mutex::default(),
         });
-        let (proxy_socket, proxy) = listen(loopback())?;
-        let (tls_socket, tls) = listen(loopback())?;
-        let (local_socket, local) = listen(loopback())?;
+        let (proxy_socket, proxy) = listen(SocketAddr::from((address, 0)))?;
+        let (tls_socket, tls) = listen(SocketAddr::from((address, 0)))?;
+        let (local_socket, local) = listen(SocketAddr::from((address, 0)))?;
         let shared = Arc::clone(&services);
         let running = Running::on_threads("identity", move || async move {
             let sockets = [proxy_socket, tls_socket, local_socket].map(TcpListener::from_std);
@@ -230,6 +244,15 @@ impl IdentityServices {
         Cluster::open(&self.services.directory, issuer)
     }
 
+    /// Adds a cluster that is not of this process: its tokens are verified with the keys that its API server publishes, a JSON Web
+    /// Key Set (`/openid/v1/jwks`).
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`] for a text without a key of RSA.
+    pub fn trust_cluster(&self, issuer: &str, key_set: &str) -> Result<(), IdentityError> {
+        self.services.directory.trust_cluster(issuer, key_set)
+    }
+
     /// Adds a vault, in every cloud.
     #[must_use]
     pub fn vault(&self, name: &str) -> Vault {
@@ -304,8 +327,4 @@ fn arc_key_file(directory: &Path, key: &str) -> Result<NamedTempFile, IdentityEr
     let file = tempfile::Builder::new().prefix("arc-").suffix(".key").tempfile_in(directory)?;
     std::fs::write(file.path(), key)?;
     Ok(file)
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
 }

@@ -9,7 +9,7 @@ use crate::{
     identity::{
         bearer::{Refused, claims},
         cloud::Cloud,
-        directory::{Directory, Role},
+        directory::{Directory, Resource, Role},
         message::{Message, Reply},
     },
     server::Service,
@@ -45,7 +45,7 @@ pub(crate) fn answer(directory: &Directory, storage: &Service, cloud: Cloud, mes
             Path { subscription: parts[1], group: "", account: "", action: "" }
         }
         ["subscriptions", _, "resourcegroups", _, "providers", "microsoft.storage", "storageaccounts", rest @ ..]
-            if rest.len() <= 2 =>
+            if rest.len() <= 2 || rest[1..] == ["blobservices", "default"] =>
         {
             let part = |at: usize| parts.get(at).copied().unwrap_or_default();
             Path { subscription: parts[1], group: parts[3], account: part(7), action: part(8) }
@@ -69,6 +69,8 @@ fn act(
         }
         ("GET", "") => (&[Role::AccountKeyOperator, Role::AccountContributor], "read"),
         ("PUT", "") if !path.account.is_empty() => (&[Role::AccountContributor], "write"),
+        ("GET", "blobservices") => (&[Role::AccountContributor], "blobServices/read"),
+        ("PUT", "blobservices") => (&[Role::AccountContributor], "blobServices/write"),
         _ => return error(StatusCode::METHOD_NOT_ALLOWED, "HttpMethodNotSupported", "The method is not supported."),
     };
     // Roles are looked at before the account: who may not see it does not learn whether it is there.
@@ -83,6 +85,13 @@ fn act(
         {
             return error(StatusCode::BAD_REQUEST, "AccountNameInvalid", &reason.to_string());
         }
+        let account: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        let made = Resource { account, is_new: true, ..Resource::default() };
+        directory.lock().accounts.insert(path.account.to_owned(), made);
+        return Reply::json(StatusCode::ACCEPTED, &json!(null));
+    }
+    if action.starts_with("blobServices") {
+        return blob_service(directory, message, path);
     }
     for (name, account) in &storage.state.lock().accounts {
         if path.account.is_empty() || name == path.account {
@@ -101,13 +110,31 @@ fn act(
         ),
         ("listKeys/action", [(_, keys), ..]) => Reply::json(StatusCode::OK, &key_list(keys)),
         (_, [(name, _)]) if !path.account.is_empty() => {
-            Reply::json(StatusCode::OK, &properties(cloud, path, name, hierarchical))
+            let mut shown = properties(directory, cloud, path, name, hierarchical);
+            if let Some(made) = directory.lock().accounts.get_mut(name)
+                && std::mem::take(&mut made.is_new)
+            {
+                shown["properties"]["provisioningState"] = json!("Creating");
+            }
+            Reply::json(StatusCode::OK, &shown)
         }
         _ => {
-            let all: Vec<Value> = found.iter().map(|(name, _)| properties(cloud, path, name, hierarchical)).collect();
+            let all: Vec<Value> =
+                found.iter().map(|(name, _)| properties(directory, cloud, path, name, hierarchical)).collect();
             Reply::json(StatusCode::OK, &json!({ "value": all }))
         }
     }
+}
+
+/// Blob Services - Get and Set Service Properties.
+fn blob_service(directory: &Directory, message: &Message, path: &Path<'_>) -> Reply {
+    let mut directory = directory.lock();
+    let resource = directory.accounts.entry(path.account.to_owned()).or_default();
+    if message.method == "PUT" {
+        let told: Value = serde_json::from_slice(&message.body).unwrap_or_default();
+        resource.blob_service = told["properties"].clone();
+    }
+    Reply::json(StatusCode::OK, &json!({ "name": "default", "properties": resource.blob_service }))
 }
 
 fn key_list(keys: &[String; 2]) -> Value {
@@ -120,10 +147,10 @@ fn key_list(keys: &[String; 2]) -> Value {
     json!({ "keys": [key(0), key(1)] })
 }
 
-fn properties(cloud: Cloud, path: &Path<'_>, name: &str, hierarchical: bool) -> Value {
+fn properties(directory: &Directory, cloud: Cloud, path: &Path<'_>, name: &str, hierarchical: bool) -> Value {
     let group = if path.group.is_empty() { "group" } else { path.group };
     let suffix = cloud.names().storage;
-    json!({
+    let mut shown = json!({
         "id": format!(
             "/subscriptions/{}/resourceGroups/{group}/providers/Microsoft.Storage/storageAccounts/{name}", path.subscription
         ),
@@ -135,7 +162,18 @@ fn properties(cloud: Cloud, path: &Path<'_>, name: &str, hierarchical: bool) -> 
                 "blob": format!("https://{name}.blob.{suffix}/"), "dfs": format!("https://{name}.dfs.{suffix}/"),
             },
         },
-    })
+    });
+    // What was told when it was made goes before what every account here is.
+    let made = directory.lock().accounts.get(name).map(|made| made.account.clone()).unwrap_or_default();
+    for (field, value) in made.as_object().into_iter().flatten() {
+        match (field.as_str(), value.as_object()) {
+            ("properties", Some(properties)) => {
+                properties.iter().for_each(|(name, value)| shown["properties"][name] = value.clone());
+            }
+            _ => shown[field] = value.clone(),
+        }
+    }
+    shown
 }
 
 fn error(status: StatusCode, code: &str, message: &str) -> Reply {

@@ -14,7 +14,7 @@ use crate::identity::{
     cloud::Cloud,
     key_vault::Secrets,
     machine::ManagedIdentity,
-    token::{Jwt, SigningKey, uuid_of},
+    token::{Jwt, SigningKey, VerifyingKey, uuid_of},
 };
 
 /// Life of a token unless a test says otherwise: what Entra ID gives to applications, near enough.
@@ -67,6 +67,21 @@ pub(crate) struct Inner {
     pub(crate) machine: Vec<ManagedIdentity>,
     /// Clusters whose keys can be fetched.
     pub(crate) clusters: Vec<String>,
+    /// Keys of clusters that are not of this process, by issuer.
+    pub(crate) foreign: Vec<(String, VerifyingKey)>,
+    /// What Resource Manager was told of accounts and of their Blob services, by name.
+    pub(crate) accounts: BTreeMap<String, Resource>,
+}
+
+/// An account that Resource Manager has made.
+#[derive(Clone, Default)]
+pub(crate) struct Resource {
+    /// Kind, sku, location, tags and properties.
+    pub(crate) account: Value,
+    /// Properties of its Blob service.
+    pub(crate) blob_service: Value,
+    /// It has not been looked at yet: making one takes a while.
+    pub(crate) is_new: bool,
 }
 
 /// A tenant.
@@ -122,6 +137,8 @@ impl Directory {
                 vaults: BTreeMap::new(),
                 machine: Vec::new(),
                 clusters: Vec::new(),
+                foreign: Vec::new(),
+                accounts: BTreeMap::new(),
             }),
         })
     }
@@ -143,9 +160,27 @@ impl Directory {
         self.cluster_key.get().ok_or(IdentityError::Key)
     }
 
+    /// Adds a cluster by the keys that it publishes.
+    ///
+    /// # Errors
+    /// [`IdentityError::Key`] for a text without a key of RSA.
+    pub(crate) fn trust_cluster(&self, issuer: &str, key_set: &str) -> Result<(), IdentityError> {
+        let document: Value = serde_json::from_str(key_set).map_err(|_| IdentityError::Key)?;
+        let keys = document["keys"].as_array().into_iter().flatten().filter_map(VerifyingKey::from_jwk);
+        let named: Vec<_> = keys.map(|key| (issuer.to_owned(), key)).collect();
+        if named.is_empty() {
+            return Err(IdentityError::Key);
+        }
+        let mut inner = self.lock();
+        inner.clusters.push(issuer.to_owned());
+        inner.foreign.extend(named);
+        Ok(())
+    }
+
     /// Whether one of the clusters has signed a token.
     pub(crate) fn cluster_signed(&self, token: &Jwt) -> bool {
         self.cluster_key.get().is_some_and(|key| key.signed(token))
+            || self.lock().foreign.iter().any(|(issuer, key)| issuer == token.claim("iss") && key.signed(token))
     }
 
     /// Issues an access token, and says how long it lives.

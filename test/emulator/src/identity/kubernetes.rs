@@ -102,6 +102,12 @@ impl KubernetesApi {
         self.state.lock().secrets.insert((namespace.to_owned(), name.to_owned()), entries);
     }
 
+    /// The entries of a Secret.
+    #[must_use]
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, String>> {
+        self.state.lock().secrets.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
     /// The events so far.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
@@ -173,6 +179,14 @@ fn refusal(status: StatusCode, message: &str) -> (StatusCode, Value) {
 }
 
 impl State {
+    fn keep(&mut self, namespace: &str, name: &str, secret: Value) -> (StatusCode, Value) {
+        let text = |value: &Value| String::from_utf8(STANDARD.decode(value.as_str()?).ok()?).ok();
+        let data = secret["data"].as_object().into_iter().flatten();
+        let entries = data.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect();
+        self.secrets.insert((namespace.to_owned(), name.to_owned()), entries);
+        (StatusCode::CREATED, secret)
+    }
+
     fn answer(&mut self, method: &Method, path: &str, query: &Query, body: &[u8]) -> (StatusCode, Value) {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let missing = || refusal(StatusCode::NOT_FOUND, &format!("{path} not found"));
@@ -199,6 +213,19 @@ impl State {
                         entries.iter().map(|(key, value)| (key.as_str(), STANDARD.encode(value))).collect();
                     (StatusCode::OK, json!({ "kind": "Secret", "metadata": { "name": name }, "data": data }))
                 })
+            }
+            (&Method::POST, ["api", "v1", "namespaces", namespace, "secrets"]) => {
+                let secret: Value = serde_json::from_slice(body).unwrap_or_default();
+                let name = secret["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let there = self.secrets.contains_key(&((*namespace).to_owned(), name.clone()));
+                match there {
+                    true => refusal(StatusCode::CONFLICT, &format!("secrets \"{name}\" already exists")),
+                    false => self.keep(namespace, &name, secret),
+                }
+            }
+            (&Method::PUT, ["api", "v1", "namespaces", namespace, "secrets", name]) => {
+                let secret = serde_json::from_slice(body).unwrap_or_default();
+                self.keep(namespace, name, secret)
             }
             (&Method::POST, ["api", "v1", "namespaces", namespace, "events"]) => {
                 match serde_json::from_slice::<Value>(body) {

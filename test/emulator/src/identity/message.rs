@@ -28,6 +28,8 @@ pub(crate) struct Message {
     pub(crate) headers: HeaderMap,
     /// The fields of a form in the body.
     pub(crate) form: Query,
+    /// The body as it is.
+    pub(crate) body: Bytes,
 }
 
 impl Message {
@@ -50,6 +52,7 @@ impl Message {
             query: Query::parse(parts.uri.query().unwrap_or_default()),
             headers: parts.headers,
             form: Query::parse(&form),
+            body,
         })
     }
 

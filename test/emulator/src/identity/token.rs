@@ -3,7 +3,9 @@
 use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
-    signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, UnparsedPublicKey},
+    signature::{
+        KeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair, RsaPublicKeyComponents, UnparsedPublicKey,
+    },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -101,6 +103,23 @@ impl SigningKey {
     }
 }
 
+/// The public key of somebody else who signs tokens.
+pub(crate) struct VerifyingKey(RsaPublicKeyComponents<Vec<u8>>);
+
+impl VerifyingKey {
+    /// Reads a JSON Web Key, if it is one of RSA.
+    pub(crate) fn from_jwk(jwk: &Value) -> Option<Self> {
+        let part = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok();
+        Some(Self(RsaPublicKeyComponents { n: part("n")?, e: part("e")? }))
+    }
+
+    /// Whether the token was signed with this key.
+    pub(crate) fn signed(&self, token: &Jwt) -> bool {
+        token.header["alg"] == "RS256"
+            && self.0.verify(&RSA_PKCS1_2048_8192_SHA256, token.signed.as_bytes(), &token.signature).is_ok()
+    }
+}
+
 /// An id with the form of a UUID that is always the same for the same text: object ids need not be written down.
 pub(crate) fn uuid_of(text: &str) -> String {
     let hash = Sha256::digest(text);
@@ -120,6 +139,8 @@ mod tests {
         let token = Jwt::parse(&text).unwrap();
         assert_eq!((token.claim("aud"), token.time("exp")), ("one", OffsetDateTime::from_unix_timestamp(5).ok()));
         assert!(key.signed(&token) && !other.signed(&token));
+        let published = |key: &SigningKey| VerifyingKey::from_jwk(&key.jwk()).unwrap();
+        assert!(published(&key).signed(&token) && !published(&other).signed(&token));
         assert!(Jwt::parse("a.b").is_none() && Jwt::parse("nonsense").is_none());
         assert_eq!(uuid_of("a"), uuid_of("a"));
     }

@@ -66,8 +66,14 @@ fn an_account_is_created_and_then_resolves() {
     world.identity.grant(CLIENT, Role::AccountContributor);
     let arm = token(&world, "https://management.core.windows.net//.default");
     assert!(world.try_send(&world.client(), "GET", "https://fresh.blob.core.windows.net/", &[], "").is_err());
-    let created = send(&world, "PUT", &format!("{ACCOUNTS}/fresh?api-version=2023-05-01"), &arm).json();
-    assert_eq!(created["properties"]["primaryEndpoints"]["blob"], "https://fresh.blob.core.windows.net/");
+    let fresh = format!("{ACCOUNTS}/fresh?api-version=2023-05-01");
+    // The manager accepts, and whoever asks is told when it is done.
+    assert_eq!(send(&world, "PUT", &fresh, &arm).status, 202);
+    let state = || send(&world, "GET", &fresh, &arm).json()["properties"].clone();
+    let making = state();
+    assert_eq!(making["provisioningState"], "Creating");
+    assert_eq!(making["primaryEndpoints"]["blob"], "https://fresh.blob.core.windows.net/");
+    assert_eq!(state()["provisioningState"], "Succeeded");
     assert_eq!(
         world.get("https://fresh.blob.core.windows.net/?comp=list", &[("x-ms-version", "2023-11-03")]).status,
         401
