@@ -5,6 +5,7 @@
 #   make check    before each commit: format, lints, quick tests
 #   make test     everything          make lint    format, clippy, licenses and sources
 #   make test-long    the same with far more work in some suites (AZBLOB_TEST=long; see test/harness/src/length.rs)
+#   make manifests  deploy/azblob-csi.yaml, rendered from the Helm chart
 #   make bench    a table of figures  make static  one static binary, tried in an empty root
 
 SHELL := /bin/bash
@@ -21,7 +22,8 @@ CONTAINED := test/tools/contained.sh
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo check test races test-long lint bench static tools clients clients-libraries clean-tools
+.PHONY: help demo manifests check test races test-long lint bench static tools clients clients-libraries \
+	clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -51,6 +53,9 @@ demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/no
 	cargo build --bins --example demo
 	$(CONTAINED) $(TARGET_DIR)/debug/examples/demo
 
+manifests: $(TOOLS)/bin/helm
+	AZBLOB_UPDATE_DOCS=1 cargo test --test manifests the_plain_manifest
+
 # The peer that everybody can have; others by BENCH_PEER_<NAME>="command" (docs/BENCHMARKS.md).
 bench: tools $(TOOLS)/bin/rclone
 	cargo build --release --bins --example bench
@@ -68,7 +73,7 @@ static:
 	chroot "$$root" /azblob-csi mount --help >/dev/null
 	ls -l "$$binary"
 
-tools: $(TOOLS)/bin/fsx $(TOOLS)/bin/pjdfstest
+tools: $(TOOLS)/bin/fsx $(TOOLS)/bin/pjdfstest $(TOOLS)/bin/helm
 	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip \
 		bzip2=bzip2 patch=patch restic=restic borg=borgbackup inotifywait=inotify-tools logrotate=logrotate \
 		flock=util-linux stress-ng=stress-ng mariadbd=mariadb-server \
@@ -87,6 +92,10 @@ $(TOOLS)/bin/fsx:
 $(TOOLS)/bin/rclone:
 	@test/tools/install.sh debian fusermount3=fuse3
 	@test/tools/install.sh go $(TOOLS) github.com/rclone/rclone@v1.75.1
+
+# Renders and checks the chart.
+$(TOOLS)/bin/helm:
+	@test/tools/install.sh go $(TOOLS) helm.sh/helm/v3/cmd/helm@v3.22.0
 
 # Its build wants the header of libacl, and which(1) and mount(8) when it runs, which every Debian has.
 $(TOOLS)/bin/pjdfstest:

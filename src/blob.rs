@@ -21,8 +21,9 @@ mod name;
 mod remedy;
 mod retry;
 mod store;
+mod traffic;
 
-pub use azure::{AzureStore, Cause, Connections, CorsRule, Greeting};
+pub use azure::{AzureStore, Cause, Connections, ContainerPage, CorsRule, Greeting, TOKEN_COPY_BYTES_MAX};
 pub use body::Body;
 pub use endpoint::{Location, LocationError, LocationHints};
 pub use error::{Error, ErrorKind, Result};
@@ -37,3 +38,4 @@ pub use store::{
     CommittedBlock, Condition, ContentHeaders, CopyOptions, Download, ETag, ListEntry, ListPage, ListRequest,
     ListedBlock, METADATA_ENTRIES_MAX, Metadata, WriteOptions,
 };
+pub use traffic::{End, Outage, RequestCounts, Traffic, TrafficTotals};

@@ -7,6 +7,7 @@ mod disk;
 pub mod doctor;
 mod driver;
 mod memory;
+pub mod migrate;
 pub mod mount;
 pub mod node;
 mod place;
@@ -46,6 +47,7 @@ enum Role {
     Controller(controller::Args),
     Warmup(warmup::Args),
     Doctor(doctor::Args),
+    Migrate(migrate::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
             Role::Controller(args) => controller::run(args),
             Role::Warmup(args) => warmup::run(args),
             Role::Doctor(args) => doctor::run(args),
+            Role::Migrate(args) => migrate::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,7 +43,7 @@ pub use error::Error;
 pub use expiry::watch_expiry;
 pub use http::{IdentityHttp, Trust};
 pub use identity::{IdentityOptions, IdentitySettings};
-pub use lookup::{AccountKeys, Lookup, LookupError, Lookups, Question, VaultSecret};
+pub use lookup::{AccountKeys, AccountWanted, Accounts, Lookup, LookupError, Lookups, Question, VaultSecret};
 pub use managed_identity::{IdentityEndpoints, IdentityId};
 pub use policy::CredentialPolicy;
 pub use sas::SasToken;

@@ -7,16 +7,22 @@
 //! - A failure is one sentence with its fix; codes are chosen in `status` alone.
 //! - No secret in an answer or a log.
 
+mod account;
 pub mod capability;
 pub mod container_name;
 pub mod controller;
+mod copy;
 pub mod error;
 pub mod identity;
 pub mod in_flight;
+pub mod labels;
 mod lookup;
-mod metrics;
+mod marks;
+pub mod metrics;
+mod named_secret;
 pub mod node;
 pub mod parameters;
+mod place;
 pub mod plugin;
 pub mod pod_token;
 pub mod proto;

@@ -425,6 +425,12 @@ named! {
         DeleteDenied "delete-denied",
         /// Too much to do.
         Throttled "throttled",
+        /// Two writers of one blob.
+        Conflict "conflict",
+        /// Commits fail.
+        NotSaved "not-saved",
+        /// No room in the volume.
+        QuotaReached "quota-reached",
         /// An archived blob.
         Archived "archived",
         /// A lease or policy.

@@ -14,6 +14,7 @@
 //! | how names change | `create`, `remove`, `rename` |
 //! | what a hierarchical account changes | `hierarchy` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
+//! | what is counted | `meter`, `usage` |
 //! | who keeps whom out | `lock` |
 //!
 //! Every operation is a future that is ready at its first poll whenever nothing has to be asked of the service or waited
@@ -22,8 +23,8 @@
 //!
 //! Promises and refusals are in `docs/SEMANTICS.md`, each with its test. Lock order: an inode's `commit` lock (two at once
 //! only in [`rename`](FileSystem::rename), by ascending number), then the `turn` of a removal in the journal, then a listing's
-//! `loading`, then the short locks, which are never held together (but a view's queue under an
-//! inode's state) and never across an await.
+//! `loading`, then the short locks, which are never held together (but a view's queue and
+//! the count of `usage` under an inode's state) and never across an await.
 
 mod allocate;
 mod append_age;
@@ -50,6 +51,7 @@ mod local_copy;
 mod lock;
 mod lookup;
 mod lost_found;
+mod meter;
 mod name;
 mod open;
 mod opening;
@@ -69,6 +71,7 @@ mod spool;
 mod stage;
 mod subtree;
 mod table;
+mod usage;
 mod view;
 mod warm_up;
 mod write;
@@ -80,7 +83,7 @@ use std::{
 };
 
 pub use allocate::Allocation;
-pub use attr::{Attr, Entry, SetAttr, SetTime, Usage};
+pub use attr::{Attr, Entry, SetAttr, SetTime};
 pub use attributes::Kind;
 pub use behind::{Debts, Durability};
 pub use directory::Stamp;
@@ -90,15 +93,18 @@ pub use inode::{InodeNumber, ROOT};
 pub use last_close::SetAside;
 pub use list::DirectoryEntry;
 pub use lock::{LockCall, LockHolder, LockRequest};
+pub use meter::{Meter, MeterTotals, Operation};
+pub use name::RESERVED;
 pub use read::ReadData;
 pub use rename::RenameMode;
 pub use seek::Seek;
+pub use usage::{Quota, Usage};
 pub use view::{Caller, Invalidation, InvalidationQueue, View, ViewSettings};
 pub use write::WriteMode;
 pub use xattr::SetXattr;
 
 use crate::{
-    blob::{BlobName, BlobStore, RequestLimits},
+    blob::{BlobName, BlobStore, RequestLimits, Traffic},
     cache::{Cache, DirtyShare, Pool},
     sync::AtomicUsize,
 };
@@ -180,8 +186,11 @@ pub struct Settings {
     /// Divides the sizes that blocks and lists are planned by: tests then meet in a file of KiB what else takes GiB. A power
     /// of two up to [`BLOCK_DIVISOR_MAX`]; 1 in production.
     pub block_divisor: u64,
-    /// What `statfs` reports as the volume's size, in bytes; `None`: a petabyte, since an account has no limit to show.
+    /// What `statfs` reports as the volume's size, in bytes, to begin with; `None`: a petabyte, since an account has no limit
+    /// to show.
     pub capacity: Option<u64>,
+    /// What becomes of writes that this size has no room for.
+    pub quota: Quota,
 }
 
 impl Default for Settings {
@@ -204,6 +213,7 @@ impl Default for Settings {
             excl_strict: false,
             block_divisor: 1,
             capacity: None,
+            quota: Quota::default(),
         }
     }
 }
@@ -246,6 +256,9 @@ pub struct FileSystem {
     orphan_owner: String,
     /// Files moved to lost+found.
     set_aside_count: AtomicU64,
+    meter: Arc<Meter>,
+    /// What is in use.
+    space: usage::Space,
     link_refusal: std::sync::Once,
     exchange_refusal: std::sync::Once,
     locks: lock::Locks,
@@ -267,6 +280,7 @@ impl FileSystem {
         let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
         let naming = Naming { escape: settings.escape_names };
         let writer = stage::Writer::new(settings.block_divisor);
+        let space = usage::Space::new(settings.quota, settings.capacity);
         let behind = journal_of(&resources, store.identity(), &settings, account.hierarchical);
         let file_system = Arc::new(Self {
             store,
@@ -286,6 +300,8 @@ impl FileSystem {
             hierarchy: hierarchy::Hierarchy::new(account.hierarchical),
             orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),
+            meter: Arc::default(),
+            space,
             link_refusal: std::sync::Once::new(),
             exchange_refusal: std::sync::Once::new(),
             locks: lock::Locks::default(),
@@ -324,6 +340,24 @@ impl FileSystem {
     #[must_use]
     pub fn gauges(&self) -> (usize, usize) {
         (self.table.len(), self.handles.len())
+    }
+
+    /// What the kernel asked of it.
+    #[must_use]
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// What it asked of the service, where the store counts that.
+    #[must_use]
+    pub fn traffic(&self) -> Option<&Arc<Traffic>> {
+        self.store.traffic()
+    }
+
+    /// Memory that holds what the service does not have yet, in bytes.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_share.used_bytes()
     }
 
     /// Bytes of memory that the names of listed directories take, for metrics.

@@ -1,9 +1,10 @@
 //! What is asked of the API server, in the name of the driver's own service account: PersistentVolumes, Secrets by name, and
-//! events. Four requests, by hand, over the HTTP client that everything else uses. Knows nothing of volumes and credentials.
+//! events. A few requests, by hand, over the HTTP client that everything else uses. Knows nothing of volumes and credentials.
 //!
 //! Nothing here is needed for a mount: a driver without these rights does without.
 
 mod objects;
+mod quantity;
 
 use std::{
     collections::BTreeMap,
@@ -132,6 +133,25 @@ impl Api {
         }
     }
 
+    /// The PersistentVolumes of the CSI driver `driver`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn persistent_volumes(&self, driver: &str) -> Result<Vec<PersistentVolume>, Error> {
+        let found = std::sync::Mutex::new(Vec::new());
+        let _none = self
+            .find_persistent_volume(|volume| {
+                if volume.spec.csi.as_ref().is_some_and(|csi| csi.driver == driver)
+                    && let Ok(mut found) = found.lock()
+                {
+                    found.push(volume.clone());
+                }
+                false
+            })
+            .await?;
+        Ok(found.into_inner().unwrap_or_default())
+    }
+
     /// The entries of a Secret, as the kubelet hands them to a driver. Entries that are no text are left out.
     ///
     /// # Errors
@@ -141,6 +161,27 @@ impl Api {
         let found: SecretObject = self.get(&format!("read Secret {namespace}/{name}"), url).await?;
         let text = |value: String| String::from_utf8(STANDARD.decode(value).ok()?).ok();
         Ok(found.data.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect())
+    }
+
+    /// Writes a Secret, over one of this name that is there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn put_secret(&self, namespace: &str, name: &str, entries: &[(&str, &str)]) -> Result<(), Error> {
+        let body = objects::secret(namespace, name, entries).to_string();
+        let all = self.url(&["api", "v1", "namespaces", namespace, "secrets"]);
+        let what = format!("write Secret {namespace}/{name}");
+        let request = |method, url| {
+            let request = self.client.request(method, url).header("content-type", "application/json");
+            self.send(&what, request.body(body.clone()))
+        };
+        match request(Method::POST, all).await {
+            Err(Error::Refused { status: 409, .. }) => {
+                let one = self.url(&["api", "v1", "namespaces", namespace, "secrets", name]);
+                request(Method::PUT, one).await.map(drop)
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Writes an event about `object`: a warning with a reason in one word and a message. `component` is who says it, `node` where.

@@ -5,6 +5,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | `cli` | one file a role: controller, node, mount; flags, environment, exit codes |
+//! | `migrate` | volumes of the drivers before this one, as volumes of this one: manifests in, manifests out |
 //! | `csi` | the gRPC services that the kubelet and the external provisioner call |
 //! | `kube` | what is asked of the API server: PersistentVolumes, Secrets, events |
 //! | `volume` | what to mount, what is mounted where, bind mounts and unmounting |
@@ -14,6 +15,7 @@
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
 //! | [`credential`] | who we are: account key, SAS, connection string; clouds and endpoints |
+//! | [`telemetry`] | logs, counters, and the endpoint for metrics and probes: everybody's |
 //! | [`finding`] | every known reason why a volume does not mount, with its fix: one table |
 //!
 //! Start with `fs.rs` to understand the product, with `docs/ARCHITECTURE.md` to understand the choices.
@@ -33,6 +35,8 @@ pub mod fs;
 pub mod fuse;
 #[cfg(not(feature = "shuttle"))]
 pub mod kube;
+#[cfg(not(feature = "shuttle"))]
+pub mod migrate;
 pub mod sync;
 pub mod telemetry;
 #[cfg(not(feature = "shuttle"))]

@@ -1,7 +1,11 @@
-//! Logs: one line an event, on stderr, so that stdout stays for what programs read. Knows nothing of what is logged.
+//! Logs: one line an event, on stderr, so that stdout stays for what programs read; numbers ([`metrics`]) and the HTTP
+//! endpoint that tells them ([`endpoint`]). Knows nothing of what is logged or counted.
 //!
 //! Levels: ERROR, data or a mount is in danger; WARN, somebody should look; INFO, what happened to volumes; DEBUG, every
 //! operation. Secrets never get here: they live in types whose Debug hides them.
+
+pub mod endpoint;
+pub mod metrics;
 
 use std::io::IsTerminal as _;
 

@@ -8,6 +8,7 @@
 //! | [`options`] | mount options, in every form that people write them |
 //! | [`mountinfo`] | the kernel's table of mounts, read without touching one |
 //! | [`bind`] | bind mounts and unmounting, bounded in time |
+//! | [`metrics`] | what the volumes tell of themselves |
 //! | [`error`] | what went wrong, in a sentence with the fix |
 //!
 //! No gRPC type and no Kubernetes name may appear here.
@@ -15,6 +16,7 @@
 pub mod bind;
 pub mod core;
 pub mod error;
+pub mod metrics;
 pub mod mountinfo;
 pub mod options;
 pub mod registry;

@@ -2,6 +2,12 @@
 
 #[path = "csi/harness.rs"]
 mod harness;
+#[path = "csi/migrate.rs"]
+mod migrate;
+#[path = "csi/node.rs"]
+mod node;
+#[path = "csi/provisioning.rs"]
+mod provisioning;
 
 use azblob_csi::csi::proto::v1::{
     CapacityRange, ControllerExpandVolumeRequest, CreateVolumeRequest, DeleteVolumeRequest, NodeExpandVolumeRequest,
@@ -254,8 +260,10 @@ async fn statistics_come_from_memory_and_say_when_the_mount_is_gone() {
         volume_path: cluster.text("pod"),
         ..NodeGetVolumeStatsRequest::default()
     };
+    cluster.sh("head -c 4096 /dev/zero > pod/a && df pod").await;
     let stats = cluster.node.node_get_volume_stats(request.clone()).await.unwrap().into_inner();
-    assert_eq!(stats.usage[0].total, 5 << 30);
+    let usage = &stats.usage[0];
+    assert_eq!((usage.total, usage.used, usage.available), (5 << 30, 4096, (5 << 30) - 4096));
     assert!(!stats.volume_condition.unwrap().abnormal);
     let expand = NodeExpandVolumeRequest {
         volume_id: volume.volume_id.clone(),
@@ -264,6 +272,7 @@ async fn statistics_come_from_memory_and_say_when_the_mount_is_gone() {
         ..NodeExpandVolumeRequest::default()
     };
     cluster.node.node_expand_volume(expand).await.unwrap();
+    assert_eq!(cluster.sh("df -B1 --output=size,used pod | tail -1 | xargs").await, format!("{} 4096", 6_u64 << 30));
     tear(&cluster.path("pod")).await;
     let stats = cluster.node.node_get_volume_stats(request).await.unwrap().into_inner();
     assert_eq!(stats.usage[0].total, 6 << 30);

@@ -57,5 +57,7 @@ mod subtrees;
 mod tags;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
+#[path = "fs/usage.rs"]
+mod usage;
 #[path = "fs/xattrs.rs"]
 mod xattrs;

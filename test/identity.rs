@@ -6,6 +6,7 @@
 //! | `sources` | each source signs in and reads, by what it is and when it is picked |
 //! | `clouds` | requests go to the host, authority and audience of the right cloud |
 //! | `pods` | a volume that a pod signs in to is that pod's alone |
+//! | `provision` | accounts are found and made by the cluster's identity, and so is answered what brings no secret |
 //! | `rotation` | keys, SAS and tokens are replaced under load |
 //! | `watched` | a Secret is read again at the API server |
 //! | `lives` | tokens are refreshed ahead of their end, and replaced when they are refused |
@@ -26,6 +27,8 @@ mod mistakes;
 mod node;
 #[path = "identity/pods.rs"]
 mod pods;
+#[path = "identity/provision.rs"]
+mod provision;
 #[path = "identity/rotation.rs"]
 mod rotation;
 #[path = "identity/sources.rs"]

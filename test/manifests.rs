@@ -6,6 +6,11 @@
 // Helpers of tests fail the test by panicking, like the tests themselves.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "manifests/chart.rs"]
+mod chart;
+#[path = "manifests/document.rs"]
+mod document;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -24,6 +29,7 @@ use azblob_csi::{
     volume::{VolumeSpec, options::MountOptions},
 };
 use clap::Parser as _;
+use document::{Document, files, parse};
 use k8s_openapi::{
     Resource,
     api::{
@@ -37,112 +43,18 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use serde_json::Value;
 
 /// What upstream's manifests, and the scripts that people have around them, call these things.
 const DRIVER: &str = "blob.csi.azure.com";
 const NAMESPACE: &str = "kube-system";
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet";
 
-/// Who reads a document of a kind, and what remains of it when written again.
-type RoundTrip = fn(Value) -> Result<Value, serde_json::Error>;
-
-fn kind<T>() -> (&'static str, &'static str, RoundTrip)
-where
-    T: Resource + serde::Serialize + serde::de::DeserializeOwned,
-{
-    (T::API_VERSION, T::KIND, |value| serde_json::to_value(serde_json::from_value::<T>(value)?))
-}
-
-/// Every kind that deploy/ may hold.
-fn kinds() -> [(&'static str, &'static str, RoundTrip); 13] {
-    [
-        kind::<CSIDriver>(),
-        kind::<StorageClass>(),
-        kind::<DaemonSet>(),
-        kind::<Deployment>(),
-        kind::<ServiceAccount>(),
-        kind::<ClusterRole>(),
-        kind::<ClusterRoleBinding>(),
-        kind::<Role>(),
-        kind::<RoleBinding>(),
-        kind::<Secret>(),
-        kind::<PersistentVolume>(),
-        kind::<PersistentVolumeClaim>(),
-        kind::<Pod>(),
-    ]
-}
-
-/// One document of a file.
-struct Document {
-    path: String,
-    value: Value,
-}
-
-impl Document {
-    fn field(&self, pointer: &str) -> &str {
-        self.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-    }
-
-    fn name(&self) -> String {
-        let part = |pointer| self.field(pointer);
-        format!("{} {} {}/{}", self.path, part("/kind"), part("/metadata/namespace"), part("/metadata/name"))
-    }
-
-    /// What is wrong with it as an object of its kind. The types skip fields that they do not know, so one that is
-    /// misspelt or misplaced is missing from what they write.
-    fn problem(&self) -> Option<String> {
-        let (version, name) = (self.field("/apiVersion"), self.field("/kind"));
-        let Some((_, _, round_trip)) = kinds().into_iter().find(|(v, k, _)| (*v, *k) == (version, name)) else {
-            return Some(format!("unknown kind {version} {name}"));
-        };
-        match round_trip(self.value.clone()) {
-            Err(error) => Some(error.to_string()),
-            Ok(again) => difference("", &self.value, &again),
-        }
-    }
-}
-
-/// The first place where `written` has something that `read` has not, or has otherwise.
-fn difference(place: &str, written: &Value, read: &Value) -> Option<String> {
-    match (written, read) {
-        (Value::Object(written), Value::Object(read)) => {
-            let lost = written.iter().find_map(|(key, value)| match read.get(key) {
-                Some(other) => difference(&format!("{place}.{key}"), value, other),
-                None => Some(format!("unknown field {place}.{key}")),
-            });
-            lost.or_else(|| {
-                read.keys().find(|key| !written.contains_key(*key)).map(|key| format!("{place}.{key} is missing"))
-            })
-        }
-        (Value::Array(written), Value::Array(read)) if written.len() == read.len() => {
-            let mut pairs = written.iter().zip(read).enumerate();
-            pairs.find_map(|(index, (written, read))| difference(&format!("{place}[{index}]"), written, read))
-        }
-        _ if written == read => None,
-        _ => Some(format!("{place} is {written}, and read as {read}")),
-    }
-}
-
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.sort();
-    let (directories, files): (Vec<_>, Vec<_>) = found.into_iter().partition(|path| path.is_dir());
-    let yaml = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "yaml"));
-    yaml.chain(directories.iter().flat_map(|path| self::files(path))).collect()
-}
-
-fn parse(path: &str, text: &str) -> Vec<Document> {
-    let values = serde_yaml_ng::Deserializer::from_str(text)
-        .map(|document| serde::Deserialize::deserialize(document).unwrap_or_else(|error| panic!("{path}: {error}")));
-    values.map(|value| Document { path: path.to_owned(), value }).collect()
-}
-
 fn documents() -> Vec<Document> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let read =
         |path: &PathBuf| parse(path.strip_prefix(&root).unwrap().to_str().unwrap(), &fs::read_to_string(path).unwrap());
-    files(&root).iter().flat_map(read).collect()
+    // The chart's templates are no documents yet.
+    files(&root).iter().filter(|path| !path.starts_with(root.join("charts"))).flat_map(read).collect()
 }
 
 /// All objects of a kind.
@@ -261,7 +173,8 @@ fn objects_have_the_names_that_scripts_rely_on() {
         assert_eq!(metadata.namespace.as_deref(), Some(NAMESPACE));
         let labels = template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
         assert_eq!(labels.get("app").map(String::as_str), Some(name));
-        assert_eq!(selector.match_labels.as_ref(), Some(labels), "{name} selects its own pods");
+        let selected = selector.match_labels.as_ref().unwrap();
+        assert!(selected.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name} selects its own pods");
         let pod = template.spec.as_ref().unwrap();
         assert_eq!(pod.service_account_name.as_deref(), Some(format!("{name}-sa").as_str()));
         assert_eq!(ours(pod).image, ours(&node_pod()).image, "one image serves both roles");
@@ -274,7 +187,7 @@ fn identity(subject: &Subject) -> (String, String, String) {
 }
 
 #[test]
-fn bindings_join_roles_and_accounts_that_exist_and_the_node_has_no_rights() {
+fn bindings_join_roles_and_accounts_that_exist_and_the_node_reads_no_secret() {
     let name = |name: &Option<String>| name.clone().unwrap();
     let accounts: BTreeSet<_> =
         all::<ServiceAccount>().iter().map(|it| (name(&it.metadata.namespace), name(&it.metadata.name))).collect();
@@ -295,9 +208,15 @@ fn bindings_join_roles_and_accounts_that_exist_and_the_node_has_no_rights() {
             let (kind, namespace, name) = identity(&subject);
             assert_eq!(kind, "ServiceAccount");
             assert!(accounts.contains(&(namespace, name.clone())), "{name}");
-            assert_ne!(name, "csi-blob-node-sa");
+            assert_eq!(name == "csi-blob-node-sa", role.name == "csi-blob-node-role", "{name}: {}", role.name);
         }
     }
+    let node = all::<ClusterRole>().into_iter().find(|it| name(&it.metadata.name) == "csi-blob-node-role").unwrap();
+    let rights: BTreeSet<_> =
+        node.rules.unwrap().into_iter().map(|rule| (rule.resources.unwrap(), rule.verbs)).collect();
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let allowed = [("persistentvolumes", &["get", "list"][..]), ("events", &["create"])];
+    assert_eq!(rights, allowed.map(|(resource, verbs)| (owned(&[resource]), owned(verbs))).into());
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod append;
 mod block_list;
 mod call;
 mod container;
+mod containers;
 mod copy;
 mod cors;
 mod delete;
@@ -42,6 +43,8 @@ use azure_core::http::{ClientOptions, Method, Pipeline, RetryOptions, Transport}
 use tokio::sync::OnceCell;
 use url::Url;
 
+pub use containers::ContainerPage;
+pub use copy::TOKEN_COPY_BYTES_MAX;
 pub use cors::CorsRule;
 pub use greeting::Greeting;
 pub(in crate::blob) use response::ServiceMessage;
@@ -56,7 +59,7 @@ use self::{
 use super::{
     AccountInfo, Appended, BlobName, BlobProperties, BlobStore, BlockId, BlockList, Body, Committed, Condition,
     ContentHeaders, CopyOptions, Download, ETag, Error, ErrorKind, HierarchicalStore, LeaseId, Leases, ListPage,
-    ListRequest, ListedBlock, Metadata, Result, WriteOptions,
+    ListRequest, ListedBlock, Metadata, Result, Traffic, WriteOptions,
     endpoint::Location,
     limit::{REQUESTS_IN_FLIGHT_DEFAULT, REQUESTS_IN_FLIGHT_GROWTH, RequestGate, Urgency, VolumeId},
     link::{Link, LinkEstimate},
@@ -163,7 +166,8 @@ impl AzureStore {
         );
         let host = location.host().to_owned();
         let (gate, link) = (connections.gate.clone(), Link::default());
-        let engine = Engine { pipeline, slot: credentials, gate, volume: VolumeId::next(), link, host };
+        let traffic = Arc::default();
+        let engine = Engine { pipeline, slot: credentials, gate, volume: VolumeId::next(), link, traffic, host };
         let identity = location.identity();
         let shared = Shared {
             location,
@@ -188,6 +192,32 @@ impl AzureStore {
     /// `ContainerNotFound`, `Denied`.
     pub async fn set_container_metadata(&self, metadata: &Metadata) -> Result<()> {
         container::set_metadata(self, metadata).await
+    }
+
+    /// One page of the account's containers whose names begin with `prefix`. Not part of [`BlobStore`]: only provisioning asks. Takes the
+    /// account's key, an account SAS with srt=s, or a role on the account.
+    ///
+    /// # Errors
+    /// `Denied`.
+    pub async fn list_containers(&self, prefix: &str, marker: Option<&str>) -> Result<ContainerPage> {
+        containers::list(self, prefix, marker).await
+    }
+
+    /// Copies a blob of `source`, another container of this or another account, with its metadata and headers, and returns when this
+    /// copy has succeeded. Another account's blob is opened by a SAS that is signed for it, or by the token of this store, up to
+    /// [`TOKEN_COPY_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// As [`BlobStore::copy`]; code `SourceConditionNotMet` where the source is not `source_version`.
+    pub async fn copy_from(
+        &self,
+        source: &Self,
+        source_name: &BlobName,
+        source_version: &ETag,
+        name: &BlobName,
+        options: &CopyOptions,
+    ) -> Result<Committed> {
+        copy::copy_from(self, source, (source_name, source_version), name, options).await
     }
 
     /// The CORS rules of the account. Not part of [`BlobStore`]: only the doctor looks at them. Takes the account's key, an
@@ -290,6 +320,10 @@ impl BlobStore for AzureStore {
 
     fn leases(&self) -> Option<&dyn Leases> {
         Some(self)
+    }
+
+    fn traffic(&self) -> Option<&Arc<Traffic>> {
+        Some(&self.engine().traffic)
     }
 
     fn identity(&self) -> &str {

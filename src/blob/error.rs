@@ -68,6 +68,23 @@ pub struct Error {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+impl Error {
+    /// The same, to be kept: what is below it stays as text.
+    #[must_use]
+    pub fn without_cause(&self) -> Self {
+        Self {
+            kind: self.kind,
+            operation: self.operation,
+            resource: self.resource.clone(),
+            host: self.host.clone(),
+            status: self.status,
+            code: self.code.clone(),
+            request_id: self.request_id.clone(),
+            source: self.source.as_deref().map(|source| crate::telemetry::chain(source).into()),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.as_str() {

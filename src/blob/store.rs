@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use super::{BlobName, Body, HierarchicalStore, Leases, LinkEstimate, RequestLimits, Result};
+use super::{BlobName, Body, HierarchicalStore, Leases, LinkEstimate, RequestLimits, Result, Traffic};
 
 /// A version of a blob, as the service names it (with its quotes). Two equal ETags mean equal bytes and metadata.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -281,6 +281,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
 
     /// Leases of its blobs; `None`: this store has none.
     fn leases(&self) -> Option<&dyn Leases> {
+        None
+    }
+
+    /// What was asked of the service so far, where something counts that.
+    fn traffic(&self) -> Option<&Arc<Traffic>> {
         None
     }
 

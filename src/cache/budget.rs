@@ -113,6 +113,14 @@ struct Share {
     used_bytes: AtomicU64,
 }
 
+impl DirtyShare {
+    /// What it holds now, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.share.used_bytes.load(Ordering::Relaxed)
+    }
+}
+
 impl Share {
     /// Whether it may hold `bytes` more. As with a class, the first reservation always may.
     fn admits(&self, bytes: u64) -> bool {

@@ -20,9 +20,10 @@ pub struct Args {
     /// Accepted because manifests of other drivers give it.
     #[arg(long, visible_alias = "nodeid", hide = true)]
     node_id: Option<String>,
-    /// Accepted because manifests of other drivers give it.
-    #[arg(long, hide = true)]
-    metrics_address: Option<String>,
+    /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
+    /// addresses [default: nowhere].
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    metrics_address: String,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -39,14 +40,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if let Some(node) = &args.node_id {
         tracing::debug!(node, "a controller needs no node");
     }
-    if let Some(address) = args.metrics_address.as_ref().filter(|address| !address.is_empty()) {
-        tracing::info!(address, "a controller has no metrics yet: nothing is served there");
-    }
+    let metrics_address = Some(args.metrics_address).filter(|address| !address.is_empty());
     let defaults = args.driver.defaults(trust.clone())?;
     let connections = Connections::trusting(REQUESTS_IN_FLIGHT, &trust).map_err(|error| Failure::from_chain(&error))?;
     let DriverArgs { endpoint, .. } = args.driver;
     super::driver::runtime()?.block_on(async {
         let stop = super::driver::stop()?;
-        serve_controller(&endpoint, defaults, connections, stop).await.map_err(|error| Failure::from_chain(&error))
+        let served = serve_controller(&endpoint, defaults, connections, metrics_address.as_deref(), stop).await;
+        served.map_err(|error| Failure::from_chain(&error))
     })
 }

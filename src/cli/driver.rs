@@ -1,6 +1,9 @@
 //! What the two CSI roles have in common: flags, runtime, signals.
 
-use std::{future::Future, path::PathBuf};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+};
 
 use tokio::{
     runtime::Runtime,
@@ -11,6 +14,7 @@ use super::Failure;
 use crate::{
     credential::{Cloud, Trust},
     csi::request::Defaults,
+    kube::{Api, SERVICE_ACCOUNT_DIRECTORY},
 };
 
 /// Flags of both roles.
@@ -29,6 +33,10 @@ pub(super) struct DriverArgs {
     /// Secret azure-cloud-provider where it is mounted at /etc/azblob-csi/cloud-config, or /etc/kubernetes/azure.json].
     #[arg(long, env = "AZURE_CREDENTIAL_FILE", value_name = "FILE")]
     cloud_config: Option<PathBuf>,
+    /// Where the driver's service account is. With rights to read Secrets, those that a volume names or that are called after its
+    /// account are found, and one that a mounted volume was staged with is read again when it is refused.
+    #[arg(long, default_value = SERVICE_ACCOUNT_DIRECTORY, value_name = "DIR")]
+    service_account_dir: PathBuf,
 }
 
 /// Where the cloud config is looked for. The first is the manifests' mount of the Secret.
@@ -46,7 +54,28 @@ impl DriverArgs {
             Some(file) => vec![file.clone()],
             None => CLOUD_CONFIGS.map(PathBuf::from).to_vec(),
         };
-        Ok(Defaults { cloud_config, ..Defaults::new(&self.driver_name, cloud, trust) })
+        Ok(Defaults {
+            cloud_config,
+            api: api(&self.service_account_dir),
+            ..Defaults::new(&self.driver_name, cloud, trust)
+        })
+    }
+}
+
+/// The API server of the cluster, where there is one that can be asked. Said once, since nothing else needs it.
+fn api(directory: &Path) -> Option<Api> {
+    match Api::in_cluster(|name| std::env::var(name).ok(), directory) {
+        Ok(Some(api)) => Some(api),
+        Ok(None) => {
+            tracing::info!(
+                "no access to the API server: Secrets are only those that are handed over, and no event is written"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!("the API server cannot be asked: {error}");
+            None
+        }
     }
 }
 

@@ -23,7 +23,14 @@ use crate::{
     doctor,
     fs::{FileSystem, Resources},
     fuse::Session,
-    volume::options::{MountOptions, options_help},
+    telemetry::{
+        endpoint::{Endpoint, Subject},
+        metrics::{Labels, Page, table},
+    },
+    volume::{
+        metrics,
+        options::{MountOptions, options_help},
+    },
 };
 
 const EXAMPLES: &str = "\
@@ -52,6 +59,9 @@ pub struct Args {
     container_url: Option<String>,
     /// An existing directory.
     mount_point: PathBuf,
+    /// Serves metrics for Prometheus there, at /metrics: HOST:PORT, or :PORT for all addresses [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
     #[command(flatten)]
     volume: VolumeArgs,
 }
@@ -61,7 +71,7 @@ pub struct Args {
 /// # Errors
 /// [`Failure`], without a mount left behind.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let Args { container_url, mount_point, volume: args } = args;
+    let Args { container_url, mount_point, metrics, volume: args } = args;
     let options = args.mount_options()?;
     let trust = args.trust.read()?;
     let said = Said { url: container_url.as_deref(), account: args.account.as_deref() };
@@ -76,7 +86,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let resources = args.resources.resources(Volumes::One, runtime.handle());
     let cache = resources.cache.clone();
     let served = runtime.block_on(async {
-        let served = serve(place, connections, options, mount_point, Arc::new(resources)).await;
+        let served = serve((place, connections, options, mount_point), Arc::new(resources), metrics.as_deref()).await;
         disk::flush(&cache).await;
         served
     });
@@ -85,21 +95,43 @@ pub fn run(args: Args) -> Result<(), Failure> {
     served
 }
 
+/// What is numbered here: the only volume.
+struct Mounted {
+    labels: Labels,
+    volume: Arc<FileSystem>,
+    session: Arc<Session>,
+}
+
+impl Subject for Mounted {
+    fn write(&self, page: &mut Page) {
+        page.count(&table::VOLUMES, &Labels::default(), 1);
+        metrics::write_shared(page, &self.volume.resources().cache);
+        metrics::write_volume(page, &self.labels, &self.volume, usize::from(self.session.is_serving()), None);
+    }
+}
+
 async fn serve(
-    place: Place,
-    connections: Connections,
-    options: MountOptions,
-    mount_point: PathBuf,
+    (place, connections, options, mount_point): (Place, Connections, MountOptions, PathBuf),
     resources: Arc<Resources>,
+    metrics_address: Option<&str>,
 ) -> Result<(), Failure> {
     // Signals from here on are handled: one that comes while we mount ends us in order as well.
     let mut stop = Stop::listen()?;
     let source = place.location.to_string();
+    let endpoint = match metrics_address {
+        Some(address) => Some(Endpoint::bind(address).await.map_err(|error| {
+            Failure::new(format!("cannot serve metrics on {address:?}, give another address: {error}"))
+        })?),
+        None => None,
+    };
     let (volume, mounted) = tokio::select! {
         mounted = mount(place, &connections, &options, mount_point, resources) => mounted?,
         () = stop.asked() => return Ok(()),
     };
     tracing::info!(source, mount = %mounted.mount_point().display(), "serving");
+    let mounted = Arc::new(mounted);
+    let (labels, session) = (Labels::default().with("volume", source), Arc::clone(&mounted));
+    let _telling = endpoint.map(|bound| bound.serve(Mounted { labels, volume: Arc::clone(&volume), session }));
     announce_ready();
     let told = tokio::select! {
         () = stop.asked() => true,

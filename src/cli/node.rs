@@ -1,9 +1,6 @@
 //! `azblob-csi node`: the node plugin. Flags in, one running [`crate::csi::plugin`] out.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{Failure, disk, driver::DriverArgs, resources::ResourceArgs, trust::TrustArgs, upstream::UpstreamArgs};
 use crate::{
@@ -13,7 +10,6 @@ use crate::{
         plugin::{NodeOptions, serve_node},
         request::Defaults,
     },
-    kube::{Api, SERVICE_ACCOUNT_DIRECTORY},
     volume::Shared,
 };
 
@@ -39,16 +35,13 @@ pub struct Args {
     /// The CSI socket as the kubelet sees it [default: KUBELET_DIR/plugins/DRIVER_NAME/csi.sock].
     #[arg(long, value_name = "PATH")]
     kubelet_registration_path: Option<PathBuf>,
-    /// Where the driver's service account is. With rights to read PersistentVolumes and Secrets, a Secret that a mounted volume was
-    /// staged with is read again when it is refused.
-    #[arg(long, default_value = SERVICE_ACCOUNT_DIRECTORY, value_name = "DIR")]
-    service_account_dir: PathBuf,
     /// Lets inline volumes be signed for in the name of the node's or the cluster's identity. Any pod may write one, and so
     /// reads whatever that identity may read.
     #[arg(long, visible_alias = "allow-inline-volume-key-access-with-idenitity", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_inline_volume_key_access_with_identity: bool,
-    /// Serves metrics for Prometheus there, at /metrics: HOST:PORT, or :PORT for all addresses [default: nowhere].
+    /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
+    /// addresses [default: nowhere].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     metrics_address: String,
     #[command(flatten)]
@@ -72,42 +65,27 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let connections =
         Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust).map_err(|error| Failure::from_chain(&error))?;
     let shared = Shared { resources: Arc::new(resources), connections };
+    let defaults = Defaults {
+        lends_to_inline: args.allow_inline_volume_key_access_with_identity,
+        ..args.driver.defaults(trust.clone())?
+    };
+    let api = defaults.api.clone();
     let options = NodeOptions {
         endpoint: args.driver.endpoint.clone(),
         node_id: args.node_id,
         kubelet_directory: args.kubelet_dir,
         registration_path: args.kubelet_registration_path,
-        defaults: Defaults {
-            lends_to_inline: args.allow_inline_volume_key_access_with_identity,
-            ..args.driver.defaults(trust.clone())?
-        },
-        api: api(&args.service_account_dir),
+        defaults,
+        api,
         metrics_address: Some(args.metrics_address).filter(|address| !address.is_empty()),
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;
-        let served = serve_node(options, shared, stop).await.map_err(|error| Failure::from_chain(&error));
+        let served = Box::pin(serve_node(options, shared, stop)).await.map_err(|error| Failure::from_chain(&error));
         disk::flush(&cache).await;
         served
     });
     // Threads that serve mounts end with the process: nothing may unmount what pods still use.
     runtime.shutdown_background();
     served
-}
-
-/// The API server of the cluster, where there is one that can be asked. Said once, since nothing else needs it.
-fn api(directory: &Path) -> Option<Api> {
-    match Api::in_cluster(|name| std::env::var(name).ok(), directory) {
-        Ok(Some(api)) => Some(api),
-        Ok(None) => {
-            tracing::info!(
-                "no access to the API server: a Secret of nodeStageSecretRef is not read again, and no event is written"
-            );
-            None
-        }
-        Err(error) => {
-            tracing::warn!("the API server cannot be asked: {error}");
-            None
-        }
-    }
 }

@@ -28,6 +28,8 @@ struct Keys {
     #[serde(deserialize_with = "text")]
     resource_group: String,
     #[serde(deserialize_with = "text")]
+    location: String,
+    #[serde(deserialize_with = "text")]
     aad_client_id: String,
     #[serde(deserialize_with = "secret")]
     aad_client_secret: Option<SecretString>,
@@ -104,6 +106,12 @@ impl CloudConfig {
     #[must_use]
     pub fn resource_group(&self) -> Option<String> {
         said(&self.keys.resource_group)
+    }
+
+    /// The cluster's region.
+    #[must_use]
+    pub fn location(&self) -> Option<String> {
+        said(&self.keys.location)
     }
 
     /// The cluster's identity, and the way that it signs in; `None` where the file names none. `variable` answers for the

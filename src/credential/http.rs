@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT_NEAR: Duration = Duration::from_secs(2);
 /// Time for a whole answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest answer that is read, in bytes: a token with many groups has some 10 KiB.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Which certificate authorities are trusted: the machine's (SSL_CERT_FILE and SSL_CERT_DIR stand in for them), and those
 /// of a file beside them. Cloning is cheap.
@@ -137,7 +137,7 @@ impl IdentityHttp {
         send(source_name, url, request).await
     }
 
-    /// Asks a service on the network in somebody's name.
+    /// Asks a service on the network in somebody's name, with a JSON document where there is one to send.
     ///
     /// # Errors
     /// `Unreachable`, in the name of `source_name`.
@@ -147,13 +147,18 @@ impl IdentityHttp {
         method: reqwest::Method,
         url: &url::Url,
         authorization: &SecretString,
+        body: Option<String>,
     ) -> Result<Answer, TokenError> {
         let mut value = reqwest::header::HeaderValue::from_str(authorization.expose_secret())
             .map_err(|_| TokenError::new(TokenErrorKind::Refused, source_name, "the token is no text for a header"))?;
         value.set_sensitive(true);
         let request = self.clients.far.request(method, url.clone()).header("authorization", value);
-        // Without a body, a POST says so (RFC 9110, 8.6).
-        send(source_name, url.as_str(), request.header("content-length", "0")).await
+        let request = match body {
+            Some(body) => request.header("content-type", "application/json").body(body),
+            // Without a body, a POST says so (RFC 9110, 8.6).
+            None => request.header("content-length", "0"),
+        };
+        send(source_name, url.as_str(), request).await
     }
 
     /// Asks a service of this machine or its host, never through a proxy.

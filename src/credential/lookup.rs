@@ -4,6 +4,7 @@
 //! account cost one request: the resource manager throttles whole subscriptions. A refusal is kept too, for a shorter
 //! time, and for as long as the service asks to be left alone.
 
+mod accounts;
 mod key_vault;
 mod resource_manager;
 mod rest;
@@ -21,7 +22,11 @@ use parking_lot::Mutex;
 use tokio::sync::Mutex as TurnOf;
 use url::Url;
 
-pub use self::{key_vault::VaultSecret, resource_manager::AccountKeys};
+pub use self::{
+    accounts::{AccountWanted, Accounts},
+    key_vault::VaultSecret,
+    resource_manager::AccountKeys,
+};
 use super::{Cloud, Credential, CredentialSource, IdentityHttp, TokenCredential, TokenError, TokenErrorKind};
 use crate::finding::{Diagnosis, Finding};
 
@@ -141,11 +146,17 @@ pub struct Lookups {
     answers: Mutex<LruCache<String, Answer>>,
     /// Those that asked before, with their tokens.
     identities: Mutex<LruCache<String, TokenCredential>>,
+    /// Accounts for new volumes.
+    pub accounts: Accounts,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { answers: Mutex::new(LruCache::new(ANSWERS_MAX)), identities: Mutex::new(LruCache::new(IDENTITIES_MAX)) }
+        Self {
+            answers: Mutex::new(LruCache::new(ANSWERS_MAX)),
+            identities: Mutex::new(LruCache::new(IDENTITIES_MAX)),
+            accounts: Accounts::default(),
+        }
     }
 }
 

@@ -43,7 +43,7 @@ impl Policy for CredentialPolicy {
             Credential::Sas(token) => token.apply(request.url_mut()),
             Credential::Token(token) => {
                 let authorization = bearer(token, request).await.map_err(unusable)?;
-                if is_block_from_url(request) {
+                if reads_by_itself(request) {
                     request.insert_header("x-ms-copy-source-authorization", authorization.clone());
                 }
                 request.insert_header("authorization", authorization);
@@ -54,11 +54,12 @@ impl Policy for CredentialPolicy {
     }
 }
 
-/// "Put Block From URL": the service reads the source as whoever this header says, a blob of the same container with us.
-/// (Copy Blob takes the request's own token within an account.)
-fn is_block_from_url(request: &Request) -> bool {
-    let copies = request.headers().iter().any(|(name, _)| name.as_str() == "x-ms-copy-source");
-    copies && request.url().query_pairs().any(|(name, value)| name == "comp" && value == "block")
+/// "Put Block From URL" and a synchronous "Copy Blob": the service reads the source as whoever this header says.
+/// (An asynchronous Copy Blob takes the request's own token within an account.)
+fn reads_by_itself(request: &Request) -> bool {
+    let has = |wanted: &str| request.headers().iter().any(|(name, _)| name.as_str() == wanted);
+    let stages = request.url().query_pairs().any(|(name, value)| name == "comp" && value == "block");
+    has("x-ms-copy-source") && (stages || has("x-ms-requires-sync"))
 }
 
 /// Whoever reads a bearer token on its way can use it: it is not shown without TLS.

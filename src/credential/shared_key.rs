@@ -9,7 +9,7 @@ use std::fmt;
 use azure_core::http::Request;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
-use secrecy::{ExposeSecret, SecretSlice};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 
 use super::{Error, trimmed};
@@ -72,6 +72,12 @@ impl AccountKey {
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// The key as it is written, to be kept in a Secret.
+    #[must_use]
+    pub fn text(&self) -> SecretString {
+        STANDARD.encode(self.key.expose_secret()).into()
     }
 
     /// Its length in bytes: keys of Azure have [`AZURE_KEY_BYTES`].

@@ -1,69 +1,50 @@
-//! The Controller service: makes containers for volumes and deletes those that it made.
+//! The Controller service: makes places for volumes and snapshots, and deletes those that it made.
 //!
-//! What a container is to us stands in its own metadata, so that any replica of the controller, today or after a
-//! reinstall, decides alike: who made it (`createdby`), for which volume, and which size was asked for. A container
-//! without our mark is used when a StorageClass names it, and never deleted.
+//! What a place is to us stands in its own marks (`marks`), so that any replica of the controller decides alike. What has no mark
+//! of ours is used when a StorageClass names it, and never deleted.
+
+mod create;
+mod listing;
+mod patience;
+mod service;
+mod snapshots;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     capability::Access,
-    container_name::container_name,
+    copy::Copies,
     error::{Error, ErrorKind, Result},
     in_flight::{InFlight, Lanes},
     parameters::Parameters,
+    place::Place,
     proto::v1::{
-        CapacityRange, ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, CreateVolumeRequest,
+        CapacityRange, ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, CreateSnapshotResponse,
         CreateVolumeResponse, DeleteVolumeRequest, DeleteVolumeResponse, ValidateVolumeCapabilitiesRequest,
-        ValidateVolumeCapabilitiesResponse, Volume, validate_volume_capabilities_response::Confirmed,
+        ValidateVolumeCapabilitiesResponse, validate_volume_capabilities_response::Confirmed,
     },
     request::{Account, Defaults, require},
     volume_id::VolumeId,
 };
-use crate::{
-    blob::{self, AzureStore, BlobStore, Connections, Location, Metadata, RequestLimits},
-    credential::{Credential, CredentialSlot},
-    volume::{
-        self,
-        spec::{CAPACITY, CREATED_BY, VOLUME_NAME, recorded_capacity},
-    },
-};
-
-mod service;
-
-/// Where a volume's Secret is looked for when nothing says so; part of the volume handle.
-const SECRET_NAMESPACE_DEFAULT: &str = "default";
+use crate::{blob::Connections, kube::PersistentVolume};
 
 /// The service. Cloning shares it.
 #[derive(Clone)]
 pub struct Controller {
     defaults: Arc<Defaults>,
     connections: Connections,
+    copies: Copies,
     creations: Arc<InFlight<CreateVolumeResponse>>,
+    snapshots: Arc<InFlight<CreateSnapshotResponse>>,
     deletions: Arc<InFlight<()>>,
     expansions: Arc<InFlight<()>>,
 }
 
-/// A container, with what is needed to talk about it.
-struct Container {
-    store: AzureStore,
-    location: Location,
-    credential: Credential,
-}
-
-impl Container {
-    fn failed(&self, what: &str, error: blob::Error) -> Error {
-        volume::Error::service(what, &self.location, &self.credential, error).into()
-    }
-
-    /// Its metadata, or `None` when it does not exist.
-    async fn metadata(&self, what: &str) -> Result<Option<Metadata>> {
-        match self.store.container_metadata().await {
-            Ok(metadata) => Ok(Some(metadata)),
-            Err(error) if error.kind == blob::ErrorKind::ContainerNotFound => Ok(None),
-            Err(error) => Err(self.failed(what, error)),
-        }
-    }
+/// A volume that somebody made, found by its handle.
+struct Volume {
+    place: Place,
+    account: Account,
+    id: VolumeId,
 }
 
 impl Controller {
@@ -73,83 +54,90 @@ impl Controller {
         Self {
             defaults: Arc::new(defaults),
             connections,
+            copies: Copies::default(),
             creations: Arc::new(InFlight::new(lanes.clone())),
+            snapshots: Arc::new(InFlight::new(lanes.clone())),
             deletions: Arc::new(InFlight::new(lanes.clone())),
             expansions: Arc::new(InFlight::new(lanes)),
         }
     }
 
-    fn container(&self, account: &Account, name: &str) -> Result<Container> {
-        let location = account.location(name)?;
-        let slot = CredentialSlot::new(account.credential.clone());
-        // The provisioner and the resizer ask again for ever, so a call that is short and fails is better than a long one.
-        let limits = RequestLimits::mounting();
-        let store = AzureStore::with_connections(location.clone(), slot, limits, &self.connections);
-        Ok(Container { store, location, credential: account.credential.clone() })
+    fn driver(&self) -> &str {
+        &self.defaults.driver_name
     }
 
-    async fn create(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse> {
-        require(&[("name", &request.name)])?;
-        Access::read_all(&request.volume_capabilities)?;
-        let wanted_bytes = wanted_capacity(request.capacity_range.as_ref())?;
-        if request.volume_content_source.is_some() {
-            return Err(Error::invalid("volumes cannot be made from a snapshot or another volume by this driver"));
+    fn place(&self, account: &Account, container: &str, directory: Option<&str>) -> Result<Place> {
+        Place::new(account, &self.connections, container, directory)
+    }
+
+    /// The attributes of the PersistentVolume that has this handle: endpoint and way to sign in stand there, and nowhere else.
+    /// Without rights at the API server there are none.
+    async fn attributes(&self, handle: &str) -> Parameters {
+        let Some(api) = &self.defaults.api else { return Parameters::default() };
+        let is_it = |volume: &PersistentVolume| {
+            let csi = volume.spec.csi.as_ref();
+            csi.is_some_and(|csi| csi.driver == self.defaults.driver_name && csi.volume_handle == handle)
+        };
+        let id = VolumeId::parse(handle).unwrap_or_default();
+        let mut found = None;
+        // A provisioned volume is called as its handle says, or as its container is.
+        for name in [id.uuid, id.container].into_iter().flatten() {
+            found = found.or(api.persistent_volume(&name).await.ok().filter(is_it));
         }
-        let parameters = Parameters::of_storage_class(&request.parameters)?;
-        let named = parameters.container()?;
-        let prefix = parameters.get("containernameprefix");
-        if named.is_some() && prefix.is_some() {
-            return Err(Error::invalid("containerName and containerNamePrefix exclude each other"));
+        let found = match found {
+            Some(found) => Some(found),
+            None => api.find_persistent_volume(is_it).await.unwrap_or_else(|error| {
+                tracing::debug!(handle, "the volume's attributes are not known: {error}");
+                None
+            }),
+        };
+        let attributes = found.and_then(|volume| volume.spec.csi).map(|csi| csi.volume_attributes).unwrap_or_default();
+        Parameters::of_volume(&attributes).unwrap_or_else(|error| {
+            tracing::warn!(handle, "the volume's attributes are not used: {error}");
+            Parameters::default()
+        })
+    }
+
+    /// The volume of a handle; `None` for one that names no container.
+    async fn volume(&self, handle: &str, secrets: &BTreeMap<String, String>) -> Result<Option<Volume>> {
+        let attributes = self.attributes(handle).await;
+        let mut id = VolumeId::parse(handle).unwrap_or_default();
+        if id.container.is_none() {
+            id.container = attributes.container()?;
+            id.directory = attributes.sub_directory()?;
         }
-        let name = match &named {
-            Some(name) => name.clone(),
-            None => container_name(&request.name, prefix)?,
-        };
-        let account = Account::find(&self.defaults, &parameters, None, &request.secrets).await?;
-        let container = self.container(&account, &name)?;
-        let created = Creation {
-            driver_name: self.defaults.driver_name.clone(),
-            volume_name: request.name.clone(),
-            wanted_bytes,
-            named: named.is_some(),
-        };
-        let moved = request.clone();
-        let operation = async move {
-            let capacity = created.run(&container).await?;
-            let volume = describe(&moved, &parameters, &container.location, created.named, capacity);
-            Ok(CreateVolumeResponse { volume: Some(volume) })
-        };
-        let response = self.creations.run(&request.name, &request, operation).await?;
-        let id = response.volume.as_ref().map_or("", |volume| volume.volume_id.as_str());
-        tracing::info!(name = request.name, volume = id, "created");
-        Ok(response)
+        let Some(container) = id.container.clone() else { return Ok(None) };
+        let account = Account::find(&self.defaults, &attributes, Some(&id), secrets).await?;
+        let place = self.place(&account, &container, id.directory.as_deref())?;
+        Ok(Some(Volume { place, account, id }))
     }
 
     async fn delete(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse> {
         require(&[("volume_id", &request.volume_id)])?;
-        let Some((id, name)) = provisioned(&request.volume_id) else {
+        let found = match provisioned(&request.volume_id) {
+            true => self.volume(&request.volume_id, &request.secrets).await?,
+            false => None,
+        };
+        let Some(Volume { place, id, .. }) = found else {
             tracing::warn!(volume = request.volume_id, "not a handle that this driver gives out: nothing is deleted");
             return Ok(DeleteVolumeResponse {});
         };
-        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets).await?;
-        let container = self.container(&account, &name)?;
-        let driver_name = self.defaults.driver_name.clone();
-        let volume = request.volume_id.clone();
+        let (driver, copies, volume) = (self.driver().to_owned(), self.copies.clone(), request.volume_id.clone());
         let operation = async move {
-            let Some(metadata) = container.metadata("delete").await? else { return Ok(()) };
-            if !is_of(&metadata, &driver_name, id.uuid.as_deref()) {
-                tracing::warn!(
-                    volume,
-                    container = %container.location,
-                    "the container is kept: this driver did not make it for this volume (no metadata {CREATED_BY}={driver_name})"
-                );
+            let Some(found) = place.find("delete").await? else { return Ok(()) };
+            let marks = &found.marks;
+            let is_whose = !place.is_directory() || marks.names_volume();
+            let keeps = if !marks.is_of(&driver, id.uuid.as_deref()) || !is_whose || marks.snapshot_name().is_some() {
+                Some("this driver did not make it for this volume")
+            } else {
+                marks.is_kept().then_some("its StorageClass says onDelete: retain, or it is older than the volume")
+            };
+            if let Some(reason) = keeps {
+                tracing::warn!(volume, place = place.shown(), "the data is kept: {reason}");
                 return Ok(());
             }
-            match container.store.delete_container().await {
-                Ok(()) => Ok(()),
-                Err(error) if error.kind == blob::ErrorKind::ContainerNotFound => Ok(()),
-                Err(error) => Err(container.failed("delete", error)),
-            }
+            copies.stop(&place.shown());
+            place.remove(&driver).await
         };
         self.deletions.run(&request.volume_id, &request, operation).await?;
         tracing::info!(volume = request.volume_id, "deleted");
@@ -167,11 +155,10 @@ impl Controller {
             Some(name) => Some(name),
             None => id.as_ref().and_then(|id| id.container.clone()),
         };
-        let missing = || Error::new(ErrorKind::NotFound, format!("There is no volume {:?}", request.volume_id));
+        let missing = || no_volume(&request.volume_id);
         let name = name.ok_or_else(missing)?;
         let account = Account::find(&self.defaults, &attributes, id.as_ref(), &request.secrets).await?;
-        let container = self.container(&account, &name)?;
-        if container.metadata("look at").await?.is_none() {
+        if self.place(&account, &name, None)?.find("look at").await?.is_none() {
             return Err(missing());
         }
         if let Err(refusal) = Access::read_all(&request.volume_capabilities) {
@@ -186,7 +173,7 @@ impl Controller {
         Ok(ValidateVolumeCapabilitiesResponse { confirmed: Some(confirmed), message: String::new() })
     }
 
-    /// A container has no size: the new one is written into its metadata, where `df` and repeated calls find it.
+    /// A container has no size: the new one is written into its marks, where `df` and repeated calls find it.
     async fn expand(&self, request: ControllerExpandVolumeRequest) -> Result<ControllerExpandVolumeResponse> {
         require(&[("volume_id", &request.volume_id)])?;
         let range = request.capacity_range.as_ref().ok_or_else(|| Error::invalid("capacity_range is missing"))?;
@@ -195,102 +182,31 @@ impl Controller {
             capacity_bytes: i64::try_from(wanted).unwrap_or(i64::MAX),
             node_expansion_required: true,
         };
-        let Some((id, name)) = provisioned(&request.volume_id) else { return Ok(response) };
-        let account = Account::find(&self.defaults, &Parameters::default(), Some(&id), &request.secrets).await?;
-        let container = self.container(&account, &name)?;
+        let Some(Volume { place, .. }) = self.volume(&request.volume_id, &request.secrets).await? else {
+            return Ok(response);
+        };
         let volume = request.volume_id.clone();
         let operation = async move {
-            let missing = || Error::new(ErrorKind::NotFound, format!("There is no volume {volume:?}"));
-            let mut metadata = container.metadata("expand").await?.ok_or_else(missing)?;
+            let found = place.find("expand").await?.ok_or_else(|| no_volume(&volume))?;
             // A container that several volumes share has no one size, and never gets smaller.
-            if !metadata.contains_key(CAPACITY) || recorded_capacity(&metadata).is_some_and(|known| known >= wanted) {
+            if found.marks.recorded_capacity().is_none_or(|known| known >= wanted) {
                 return Ok(());
             }
-            metadata.insert(CAPACITY.to_owned(), wanted.to_string());
-            container.store.set_container_metadata(&metadata).await.map_err(|error| container.failed("expand", error))
+            let marks = found.marks.clone().capacity(wanted);
+            place.mark("expand", &found, marks).await.map(drop)
         };
         self.expansions.run(&request.volume_id, &request, operation).await?;
         Ok(response)
     }
 }
 
-/// What CreateVolume has to make.
-struct Creation {
-    driver_name: String,
-    volume_name: String,
-    wanted_bytes: u64,
-    /// The StorageClass names the container: volumes of any size may share it.
-    named: bool,
+fn no_volume(handle: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("There is no volume {handle:?}"))
 }
 
-impl Creation {
-    /// Makes the container, or finds it made; returns the volume's size in bytes.
-    async fn run(&self, container: &Container) -> Result<u64> {
-        let mut metadata: Metadata =
-            [(CREATED_BY.to_owned(), self.driver_name.clone()), (VOLUME_NAME.to_owned(), self.volume_name.clone())]
-                .into();
-        if !self.named {
-            metadata.insert(CAPACITY.to_owned(), self.wanted_bytes.to_string());
-        }
-        match container.store.create_container(&metadata).await {
-            Ok(()) => Ok(self.wanted_bytes),
-            Err(error) if error.kind == blob::ErrorKind::Precondition => self.adopt(container).await,
-            // The name is taken by a container that is being deleted, which takes the service half a minute or more.
-            Err(error) if error.kind == blob::ErrorKind::ContainerNotFound => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!(
-                    "Container {:?} is being deleted; it is made as soon as it is gone",
-                    container.location.container()
-                ),
-            )),
-            Err(error) => Err(container.failed("create", error)),
-        }
-    }
-
-    /// The container exists: is it this volume's?
-    async fn adopt(&self, container: &Container) -> Result<u64> {
-        if self.named {
-            return Ok(self.wanted_bytes);
-        }
-        let Some(found) = container.metadata("create").await? else {
-            return Err(Error::new(ErrorKind::Unavailable, "The container vanished while it was looked at; try again"));
-        };
-        let name = container.location.container();
-        if !is_of(&found, &self.driver_name, Some(&self.volume_name)) {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!(
-                    "Container {name:?} exists already, and this driver did not make it for volume {:?}",
-                    self.volume_name
-                ),
-            ));
-        }
-        match recorded_capacity(&found) {
-            Some(known) if known != self.wanted_bytes => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("Volume {:?} exists already with {known} bytes, not {}", self.volume_name, self.wanted_bytes),
-            )),
-            _ => Ok(self.wanted_bytes),
-        }
-    }
-}
-
-/// Whether a container was made by this driver, and if it says for which volume, for this one. A container of another
-/// implementation of the same driver does not say.
-fn is_of(metadata: &Metadata, driver_name: &str, volume_name: Option<&str>) -> bool {
-    let made_by_us = metadata.get(CREATED_BY).is_some_and(|owner| owner == driver_name);
-    let other_volume = match (metadata.get(VOLUME_NAME), volume_name) {
-        (Some(recorded), Some(wanted)) => recorded != wanted,
-        _ => false,
-    };
-    made_by_us && !other_volume
-}
-
-/// The handle's parts and container, if it is one that a provisioner gave out.
-fn provisioned(handle: &str) -> Option<(VolumeId, String)> {
-    let id = VolumeId::parse(handle).ok()?;
-    let name = id.container.clone()?;
-    Some((id, name))
+/// Whether a handle is one that a provisioner gave out.
+fn provisioned(handle: &str) -> bool {
+    VolumeId::parse(handle).is_ok_and(|id| id.container.is_some())
 }
 
 fn wanted_capacity(range: Option<&CapacityRange>) -> Result<u64> {
@@ -306,51 +222,9 @@ fn wanted_capacity(range: Option<&CapacityRange>) -> Result<u64> {
     Ok(if required > 0 { required } else { limit })
 }
 
-/// The volume as the provisioner records it: the handle, and the parameters as attributes (the node needs them).
-fn describe(
-    request: &CreateVolumeRequest,
-    parameters: &Parameters,
-    location: &Location,
-    named: bool,
-    capacity: u64,
-) -> Volume {
-    let namespace = parameters.get("secretnamespace").or_else(|| parameters.get("csi.storage.k8s.io/pvc/namespace"));
-    let id = VolumeId {
-        resource_group: parameters.get("resourcegroup").map(str::to_owned),
-        account: Some(location.account().to_owned()),
-        container: Some(location.container().to_owned()),
-        // Volumes that share a container would otherwise share a handle.
-        uuid: named.then(|| request.name.clone()),
-        secret_namespace: Some(namespace.unwrap_or(SECRET_NAMESPACE_DEFAULT).to_owned()),
-        subscription: parameters.get("subscriptionid").map(str::to_owned),
-    };
-    let mut context: BTreeMap<String, String> = request.parameters.clone();
-    context.retain(|key, _| !key.eq_ignore_ascii_case("containername"));
-    context.insert("containername".to_owned(), location.container().to_owned());
-    Volume {
-        capacity_bytes: i64::try_from(capacity).unwrap_or(i64::MAX),
-        volume_id: id.to_string(),
-        volume_context: context,
-        ..Volume::default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn metadata(entries: &[(&str, &str)]) -> Metadata {
-        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn only_a_container_with_our_mark_and_our_volume_is_ours() {
-        let ours = metadata(&[(CREATED_BY, "d"), (VOLUME_NAME, "pvc-1")]);
-        assert!(is_of(&ours, "d", Some("pvc-1")) && is_of(&ours, "d", None));
-        assert!(!is_of(&ours, "d", Some("pvc-2")) && !is_of(&ours, "other", Some("pvc-1")));
-        assert!(is_of(&metadata(&[(CREATED_BY, "d")]), "d", Some("pvc-1")), "made by another implementation");
-        assert!(!is_of(&Metadata::new(), "d", None));
-    }
 
     #[test]
     fn capacity_is_what_is_required_and_within_the_limit() {

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     NoCredential,
     /// Network, throttling or a container that is being deleted: the same call may succeed later.
     Unavailable,
+    /// The work goes on; the same call asks for it again.
+    InProgress,
     /// The call did not end within its deadline.
     TimedOut,
     /// Not something that this driver does.

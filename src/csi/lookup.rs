@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     credential::{
-        AccountKeys, AuthMode, Cloud, CloudConfig, IdentityOptions, IdentitySettings, Lookup, LookupError, PodToken,
-        Question, TokenErrorKind, VaultSecret,
+        AccountKeys, AccountWanted, AuthMode, Cloud, CloudConfig, IdentityHttp, IdentityOptions, IdentitySettings,
+        Lookup, LookupError, PodToken, Question, TokenCredential, TokenErrorKind, VaultSecret,
     },
     finding::{Diagnosis, Finding},
 };
@@ -81,6 +81,19 @@ impl Asked<'_> {
     }
 
     fn keys(&self, account: &str, config: Option<&CloudConfig>) -> Result<AccountKeys> {
+        let (subscription, group) = self.subscription_and_group(account, config)?;
+        let cloud = self.cloud(config)?;
+        Ok(AccountKeys {
+            cloud,
+            subscription,
+            group,
+            account: account.to_owned(),
+            latest: self.parameters.flag("getlatestaccountkey")?,
+        })
+    }
+
+    /// Where the account is, or is to be.
+    fn subscription_and_group(&self, account: &str, config: Option<&CloudConfig>) -> Result<(String, String)> {
         let unplaced = |what: &str, attribute: &str| {
             let facts = [("what", what), ("attribute", attribute), ("account", account)];
             invalid(&Finding::AccountUnplaced.with(&facts))
@@ -94,8 +107,32 @@ impl Asked<'_> {
             .or_else(|| self.id.and_then(|id| id.resource_group.clone()))
             .or_else(|| config.and_then(CloudConfig::resource_group))
             .ok_or_else(|| unplaced("resource group", "resourceGroup"))?;
-        let cloud = self.cloud(config)?;
-        Ok(AccountKeys { cloud, subscription, group, account: account.to_owned() })
+        Ok((subscription, group))
+    }
+
+    /// Where an account is looked for and made, and the cluster's region; `None` where nobody could ask.
+    pub(super) fn place(&self) -> Result<Option<(AccountWanted, Option<String>)>> {
+        let config = self.config()?;
+        if cluster_identity(config.as_ref()).is_none() {
+            return Ok(None);
+        }
+        let (subscription, group) = self.subscription_and_group("of this class", config.as_ref())?;
+        let cloud = self.cloud(config.as_ref())?;
+        let location = config.as_ref().and_then(CloudConfig::location);
+        Ok(Some((AccountWanted { cloud, subscription, group, ..AccountWanted::default() }, location)))
+    }
+
+    /// Tokens of the cluster's identity.
+    pub(super) fn cluster_tokens(&self, cloud: Cloud, audience: &str) -> Result<(IdentityHttp, TokenCredential)> {
+        let refused = |error: crate::credential::Error| Error::invalid(error.to_string());
+        let trust = &self.defaults.trust;
+        let nobody = || {
+            let known = Finding::ClusterIdentityMissing.with(&[("what", "an account for the volume")]);
+            Error::new(ErrorKind::NoCredential, known.to_string())
+        };
+        let (settings, mode) = cluster_identity(self.config()?.as_ref()).ok_or_else(nobody)?;
+        let tokens = settings.tokens(mode, cloud, trust, audience).map_err(refused)?.ok_or_else(nobody)?;
+        Ok((trust.identity_http().map_err(refused)?, tokens))
     }
 
     fn cloud(&self, config: Option<&CloudConfig>) -> Result<Cloud> {
@@ -131,6 +168,12 @@ impl Asked<'_> {
         let http = trust.identity_http().map_err(refused)?;
         Ok(self.defaults.lookups.source(http, tokens, question))
     }
+}
+
+/// Whether the driver has an identity of its own, that of the cluster.
+pub(super) fn has_identity(defaults: &Defaults) -> bool {
+    let config = CloudConfig::find(&defaults.cloud_config).unwrap_or_default();
+    cluster_identity(config.as_ref()).is_some()
 }
 
 /// The identity of the cluster: what its cloud config says, else what the driver's environment says.

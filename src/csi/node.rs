@@ -13,6 +13,8 @@ use super::{
     capability::Access,
     error::{Error, ErrorKind, Result},
     in_flight::{InFlight, Lanes},
+    labels,
+    metrics::describe,
     parameters::Parameters,
     pod_token,
     proto::v1::{
@@ -25,7 +27,7 @@ use super::{
         volume_usage::Unit,
     },
     request::{Defaults, MountRequest, require},
-    stage_secret::StageSecret,
+    stage_secret::{PodNotices, StageSecret},
     status::answer,
 };
 use crate::{
@@ -79,18 +81,19 @@ impl Node {
 
     /// `spec` with where its secret is read again, and who is told that it ends.
     fn known_to_api(&self, spec: VolumeSpec, request: &NodeStageVolumeRequest, attributes: Parameters) -> VolumeSpec {
-        let Some(api) = self.api.clone().filter(|_| !request.secrets.is_empty()) else { return spec };
+        let Some(api) = self.api.clone() else { return spec };
         let defaults = Arc::clone(&self.defaults);
         let secret = Arc::new(StageSecret::new(api, defaults, &self.node_id, &request.volume_id, attributes));
-        // What was looked up is looked up again.
-        let source = spec.source.clone().unwrap_or_else(|| Arc::clone(&secret) as _);
-        VolumeSpec { source: Some(source), notices: Some(secret), ..spec }
+        // What was looked up is looked up again; who brought no Secret has none to be read again.
+        let read_again = || (!request.secrets.is_empty()).then(|| Arc::clone(&secret) as _);
+        VolumeSpec { source: spec.source.clone().or_else(read_again), notices: Some(secret), ..spec }
     }
 
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
         let access = Access::read(request.volume_capability.as_ref())?;
         let attributes = Parameters::of_volume(&request.volume_context)?;
+        describe(&attributes);
         if attributes.is_for_pod()? {
             // The kubelet has no pod's token yet: each pod's own comes with its publish.
             tracing::debug!(volume = request.volume_id, "mounted for each pod by itself");
@@ -126,6 +129,7 @@ impl Node {
         require(&[("volume_id", &request.volume_id), ("target_path", &request.target_path)])?;
         let access = Access::read(request.volume_capability.as_ref())?;
         let attributes = Parameters::of_volume(&request.volume_context)?;
+        describe(&attributes);
         let mount = MountRequest {
             volume_id: &request.volume_id,
             attributes: &attributes,
@@ -136,6 +140,7 @@ impl Node {
             read_only: request.readonly || access.read_only,
             group: access.group,
             exclusive: access.exclusive,
+            user: labels::of_pod(&attributes),
         };
         let (registry, moved) = (Arc::clone(&self.registry), request.clone());
         let own = match self.own_spec(&request, &mount).await {
@@ -145,7 +150,11 @@ impl Node {
             }
             own => own?,
         };
-        let outcome = if let Some(spec) = own {
+        let outcome = if let Some(mut spec) = own {
+            spec.labels = labels::with_pod(&spec.labels, &options.user);
+            if let Some(api) = self.api.clone() {
+                spec.notices = Some(Arc::new(PodNotices::new(api, &self.defaults.driver_name, &self.node_id)));
+            }
             let operation =
                 async move { Ok(registry.publish_inline(spec, Path::new(&moved.target_path), &options).await?) };
             self.publishes.run(&request.volume_id, &request, operation).await?
@@ -179,7 +188,10 @@ impl Node {
     ) -> Result<Option<VolumeSpec>> {
         let ephemeral = mount.attributes.is_ephemeral();
         if ephemeral {
-            check_inline(mount.attributes)?;
+            // What else an inline volume may say, `parameters` has checked.
+            if mount.attributes.container()?.is_none() {
+                return Err(Error::invalid("an inline volume needs containerName in its volumeAttributes"));
+            }
         }
         if mount.attributes.is_for_pod()? {
             let token = pod_token::find(&request.volume_context, &request.secrets)?;
@@ -191,7 +203,7 @@ impl Node {
     /// Whether the target of a publish works already: nothing that a republish brings may change that.
     fn serves(&self, request: &NodePublishVolumeRequest) -> bool {
         let found = self.registry.condition(&request.volume_id, Path::new(&request.target_path));
-        found.is_ok_and(|found| found.is_some_and(|condition| condition.problem.is_none()))
+        found.is_ok_and(|found| found.is_some_and(|condition| condition.serves))
     }
 
     /// The credential in a publish request of a staged volume, if it brought one. A Secret that makes no sense must not
@@ -218,16 +230,17 @@ impl Node {
         Ok(NodeUnpublishVolumeResponse {})
     }
 
-    /// From memory alone: no request to the service, no touch of the mount. What is in use is not known without a walk
-    /// through the container, so all of the capacity shows as free.
+    /// From memory alone: no request to the service, no touch of the mount. What is in use is what was counted last.
     fn stats(&self, request: &NodeGetVolumeStatsRequest) -> Result<NodeGetVolumeStatsResponse> {
         require(&[("volume_id", &request.volume_id), ("volume_path", &request.volume_path)])?;
         let found = self.registry.condition(&request.volume_id, Path::new(&request.volume_path))?;
         let condition = found.ok_or_else(|| self.not_here(&request.volume_id, &request.volume_path))?;
-        let total = i64::try_from(condition.capacity).unwrap_or(i64::MAX);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let (total, available) = (bytes(condition.usage.capacity), bytes(condition.usage.free));
+        let used = bytes(condition.usage.used.unwrap_or(0));
         let message = condition.problem.clone().unwrap_or_else(|| "the volume is served".to_owned());
         Ok(NodeGetVolumeStatsResponse {
-            usage: vec![VolumeUsage { available: total, total, used: 0, unit: Unit::Bytes.into() }],
+            usage: vec![VolumeUsage { available, total, used, unit: Unit::Bytes.into() }],
             volume_condition: Some(VolumeCondition { abnormal: condition.problem.is_some(), message }),
         })
     }
@@ -248,28 +261,6 @@ impl Node {
     fn not_here(&self, volume: &str, path: &str) -> Error {
         let text = format!("Volume {volume:?} is neither staged nor published at {path} on node {}", self.node_id);
         Error::new(ErrorKind::NotFound, text)
-    }
-}
-
-/// Attributes that only a cluster's administrator may set: they would let a pod choose files of the node.
-fn check_inline(attributes: &Parameters) -> Result<()> {
-    const NODE_PATHS: [&str; 8] = [
-        "tmp-path",
-        "block-cache-path",
-        "config-file",
-        "log-file-path",
-        "container-name",
-        "passphrase",
-        "secure-config",
-        "preload",
-    ];
-    if attributes.container()?.is_none() {
-        return Err(Error::invalid("an inline volume needs containerName in its volumeAttributes"));
-    }
-    let options = attributes.get("mountoptions").unwrap_or_default();
-    match NODE_PATHS.iter().find(|name| options.contains(*name)) {
-        Some(name) => Err(Error::invalid(format!("mount option {name} is not allowed in an inline volume"))),
-        None => Ok(()),
     }
 }
 

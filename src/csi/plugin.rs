@@ -17,7 +17,7 @@ use super::{
     controller::Controller,
     error::{Error, ErrorKind, Result},
     identity::Identity,
-    metrics::Metrics,
+    metrics::{Calls, Measured},
     node::Node,
     proto::{
         registration::registration_server::RegistrationServer,
@@ -30,6 +30,10 @@ use super::{
 use crate::{
     blob::Connections,
     kube::Api,
+    telemetry::{
+        endpoint::{Endpoint, Subject},
+        metrics::Page,
+    },
     volume::{Registry, Shared},
 };
 
@@ -59,7 +63,7 @@ pub struct NodeOptions {
     pub defaults: Defaults,
     /// The API server, where the driver may ask it.
     pub api: Option<Api>,
-    /// Where metrics are served (`HOST:PORT`), if anywhere.
+    /// Where metrics and probes are served (`HOST:PORT`), if anywhere.
     pub metrics_address: Option<String>,
 }
 
@@ -85,27 +89,26 @@ impl NodeOptions {
 pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<Output = ()> + Send) -> Result<()> {
     let path = socket_path(&options.endpoint)?;
     let registry = Registry::new(shared, options.plugin_directory().join("views")).await?;
+    registry.watch();
     let socket = Socket::bind(&path).await?;
     let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
         .with_api(options.api.clone());
+    let calls = Calls::default();
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<NodeServer<Node>>().await;
     let router = Server::builder()
         .add_service(IdentityServer::new(Identity::new(&options.defaults.driver_name)))
-        .add_service(NodeServer::new(node))
+        .add_service(Measured::new(NodeServer::new(node), &calls))
         .add_service(health_server);
     tracing::info!(socket = %path.display(), node = options.node_id, driver = options.defaults.driver_name, "serving the node");
-    let registration = introduce(&options, &path).await?;
-    let metrics = match &options.metrics_address {
-        Some(address) => Some(tokio::spawn(Metrics::bind(address, Arc::clone(&registry)).await?.serve())),
-        None => None,
-    };
+    let introduced = introduce(&options, &path).await?;
+    let (registration, registered) = introduced.map_or((None, None), |(server, taken)| (Some(server), Some(taken)));
+    let subject = NodeSubject { calls, registry: Arc::clone(&registry), registered };
+    let telling = listen(options.metrics_address.as_deref()).await?.map(|endpoint| endpoint.serve(subject));
     let (told, stopped) = watch::channel(false);
     let served = serve_all(socket, router, registration, stopped);
     let ended = run_until(served, stop, told).await;
-    if let Some(metrics) = metrics {
-        metrics.abort();
-    }
+    drop(telling);
     registry.flush_all(FLUSH_DEADLINE).await;
     registry.abandon();
     ended
@@ -119,23 +122,26 @@ pub async fn serve_controller(
     endpoint: &str,
     defaults: Defaults,
     connections: Connections,
+    metrics_address: Option<&str>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<()> {
     let path = socket_path(endpoint)?;
     let socket = Socket::bind(&path).await?;
+    let calls = Calls::default();
+    let _telling = listen(metrics_address).await?.map(|endpoint| endpoint.serve(calls.clone()));
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<ControllerServer<Controller>>().await;
     tracing::info!(socket = %path.display(), driver = defaults.driver_name, "serving the controller");
     let router = Server::builder()
         .add_service(IdentityServer::new(Identity::new(&defaults.driver_name)))
-        .add_service(ControllerServer::new(Controller::new(defaults, connections)))
+        .add_service(Measured::new(ControllerServer::new(Controller::new(defaults, connections)), &calls))
         .add_service(health_server);
     let (told, stopped) = watch::channel(false);
     run_until(serve_all(socket, router, None, stopped), stop, told).await
 }
 
 /// The socket on which the kubelet asks who we are. None where there is no kubelet.
-async fn introduce(options: &NodeOptions, socket: &Path) -> Result<Option<(Socket, Router)>> {
+async fn introduce(options: &NodeOptions, socket: &Path) -> Result<Option<((Socket, Router), watch::Receiver<bool>)>> {
     let directory = options.kubelet_directory.join(REGISTRY_DIRECTORY);
     if !directory.is_dir() {
         tracing::info!(directory = %directory.display(), "no such directory: the driver is not registered with a kubelet");
@@ -145,7 +151,45 @@ async fn introduce(options: &NodeOptions, socket: &Path) -> Result<Option<(Socke
     let endpoint = options.seen_by_kubelet(socket);
     let registration = Registration::new(name, endpoint.to_string_lossy());
     let socket = Socket::bind(&directory.join(format!("{name}-reg.sock"))).await?;
-    Ok(Some((socket, Server::builder().add_service(RegistrationServer::new(registration)))))
+    let registered = registration.registered();
+    let router = Server::builder().add_service(RegistrationServer::new(registration));
+    Ok(Some(((socket, router), registered)))
+}
+
+/// What a node plugin tells of itself.
+struct NodeSubject {
+    calls: Calls,
+    registry: Arc<Registry>,
+    /// Whether the kubelet has taken the driver; `None` without a kubelet.
+    registered: Option<watch::Receiver<bool>>,
+}
+
+impl Subject for NodeSubject {
+    fn write(&self, page: &mut Page) {
+        self.calls.write(page);
+        self.registry.write_metrics(page);
+    }
+
+    fn unready(&self) -> Option<String> {
+        let waits = self.registered.as_ref().is_some_and(|registered| !*registered.borrow());
+        waits.then(|| "the kubelet has not registered the driver yet".to_owned())
+    }
+}
+
+impl Subject for Calls {
+    fn write(&self, page: &mut Page) {
+        Self::write(self, page);
+    }
+}
+
+/// Listens at `address`, if there is one.
+async fn listen(address: Option<&str>) -> Result<Option<Endpoint>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = Endpoint::bind(address).await.map_err(|error| {
+        let text = format!("Cannot serve metrics on {address:?}: give another --metrics-address");
+        Error::new(ErrorKind::Invalid, text).because(error)
+    })?;
+    Ok(Some(bound))
 }
 
 async fn serve_all(
@@ -157,8 +201,9 @@ async fn serve_all(
     let main = socket.serve(router, when(stopped.clone()));
     match registration {
         Some((socket, router)) => {
-            let both = futures::future::try_join(main, socket.serve(router, when(stopped)));
-            both.await.map(|((), ())| ())
+            // Two servers in one future are more than a stack should hold.
+            let registration = Box::pin(socket.serve_registration(router, when(stopped)));
+            futures::future::try_join(main, registration).await.map(|((), ())| ())
         }
         None => main.await,
     }

@@ -3,11 +3,16 @@
 //! The kubelet watches `<kubelet>/plugins_registry`. It connects to every socket that appears there, asks who it is, and
 //! then talks to the CSI socket named in the answer. Knows nothing of volumes.
 
+mod authority;
+
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::proto::registration::{
     InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse, registration_server,
 };
+
+pub(super) use authority::LocalAuthority;
 
 /// The type under which the kubelet looks for CSI drivers.
 const PLUGIN_TYPE: &str = "CSIPlugin";
@@ -15,16 +20,24 @@ const PLUGIN_TYPE: &str = "CSIPlugin";
 const SUPPORTED_VERSION: &str = "1.0.0";
 
 /// Introduces one driver.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Registration {
     driver_name: String,
     endpoint: String,
+    registered: watch::Sender<bool>,
 }
 
 impl Registration {
     /// Introduces `driver_name`, whose CSI socket the kubelet finds at `endpoint` (a path as *the kubelet* sees it).
     pub fn new(driver_name: impl Into<String>, endpoint: impl Into<String>) -> Self {
-        Self { driver_name: driver_name.into(), endpoint: endpoint.into() }
+        let registered = watch::Sender::new(false);
+        Self { driver_name: driver_name.into(), endpoint: endpoint.into(), registered }
+    }
+
+    /// Whether the kubelet has taken the driver.
+    #[must_use]
+    pub fn registered(&self) -> watch::Receiver<bool> {
+        self.registered.subscribe()
     }
 }
 
@@ -45,6 +58,7 @@ impl registration_server::Registration for Registration {
         request: Request<RegistrationStatus>,
     ) -> Result<Response<RegistrationStatusResponse>, Status> {
         let status = request.into_inner();
+        self.registered.send_replace(status.plugin_registered);
         if status.plugin_registered {
             tracing::info!(driver = self.driver_name, "the kubelet has registered the driver");
         } else {

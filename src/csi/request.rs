@@ -7,7 +7,7 @@
 //!   `storageEndpointSuffix`, `cloud`, the connection string's suffix, or the driver's cloud, in this order;
 //! - credential: the pod's own identity where the volume asks for it ([`Parameters::is_for_pod`]); else what
 //!   `AzureStorageAuthType` picks; else a secret of the key vault that `keyVaultURL` names; else account key, SAS, connection
-//!   string (`secrets`); else the account's keys, listed in the name of the cluster's identity (`lookup`). An identity has
+//!   string of the Secret that was handed in, or that the driver reads itself (`named_secret`); else the account's keys, listed in the name of the cluster's identity (`lookup`). An identity has
 //!   to be picked: a node's own is never found by itself, and never lent to an inline volume or to a pod's own.
 
 use std::{
@@ -20,15 +20,18 @@ use super::{
     capability::Access,
     error::{Error, Result},
     lookup::Asked,
-    parameters::Parameters,
+    named_secret::NamedSecret,
+    parameters::{Parameters, is_own_host, is_suffix},
     secrets::Secrets,
     volume_id::VolumeId,
 };
 use crate::{
     blob::{Location, LocationHints},
     credential::{
-        AuthMode, Cloud, CloudHints, Credential, IdentityOptions, IdentitySettings, Lookup, Lookups, PodToken, Trust,
+        AuthMode, Cloud, CloudHints, Credential, CredentialSource, IdentityOptions, IdentitySettings, Lookups,
+        PodToken, Trust,
     },
+    kube::Api,
     volume::{self, VolumeSpec, options::MountOptions},
 };
 
@@ -47,6 +50,8 @@ pub struct Defaults {
     pub lends_to_inline: bool,
     /// What was looked up in key vaults and at the resource manager.
     pub lookups: Arc<Lookups>,
+    /// The API server, where the driver may ask it.
+    pub api: Option<Api>,
 }
 
 impl Defaults {
@@ -55,7 +60,7 @@ impl Defaults {
     pub fn new(driver_name: impl Into<String>, cloud: Cloud, trust: Trust) -> Self {
         let driver_name = driver_name.into();
         let (cloud_config, lends_to_inline, lookups) = (Vec::new(), false, Arc::default());
-        Self { driver_name, cloud, trust, cloud_config, lends_to_inline, lookups }
+        Self { driver_name, cloud, trust, cloud_config, lends_to_inline, lookups, api: None }
     }
 }
 
@@ -66,7 +71,9 @@ pub struct Account {
     /// How to sign.
     pub credential: Credential,
     /// Where that was looked up, if it was.
-    pub lookup: Option<Arc<Lookup>>,
+    pub source: Option<Arc<dyn CredentialSource>>,
+    /// In whose name it was looked up, where not in the volume's.
+    asker: Option<String>,
 }
 
 impl Account {
@@ -81,7 +88,31 @@ impl Account {
         id: Option<&VolumeId>,
         secrets: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        Self::signed(defaults, parameters, id, &Secrets::read(secrets)?, None).await
+        let own = Secrets::read(secrets)?;
+        let named = NamedSecret::of(defaults, parameters, id, &own)?;
+        let Some(named) = named else { return Self::signed(defaults, parameters, id, &own, None).await };
+        let Some(entries) = named.entries().await? else {
+            return Self::signed(defaults, parameters, id, &own, None).await;
+        };
+        let mut found = Self::signed(defaults, parameters, id, &Secrets::read(&entries)?, None).await?;
+        if found.source.is_none() {
+            let (defaults, parameters) = (defaults.clone(), parameters.clone());
+            found.source = Some(Arc::new(named.source(defaults, parameters, id.cloned())));
+        }
+        Ok(found)
+    }
+
+    /// What `entries` of a Secret sign for, without a look anywhere else. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) async fn of_entries(
+        defaults: &Defaults,
+        parameters: &Parameters,
+        id: Option<&VolumeId>,
+        entries: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        Self::signed(defaults, parameters, id, &Secrets::read(entries)?, None).await
     }
 
     /// Finds the account of a request, for a pod that signs in with its own token.
@@ -119,6 +150,10 @@ impl Account {
             Some(suffix) => Some(suffix.to_owned()),
             None => parameters.cloud()?.map(|cloud| cloud.storage_suffix().to_owned()),
         };
+        let by_identity = question.is_some() || mode.is_some_and(AuthMode::is_identity);
+        if token.is_none() && parameters.is_ephemeral() && by_identity {
+            check_host(parameters, settings.account.as_deref())?;
+        }
         let hints = LocationHints {
             account: settings.account.clone(),
             endpoint: parameters.get("server").map(str::to_owned).or(settings.endpoint),
@@ -128,13 +163,21 @@ impl Account {
         };
         if let Some(question) = question {
             let lookup = asked.lookup(question, token)?;
-            return Ok(Self { hints, credential: lookup.find().await?, lookup: Some(Arc::new(lookup)) });
+            let (credential, asker) = (lookup.find().await?, Some(lookup.asker()));
+            return Ok(Self { hints, credential, source: Some(Arc::new(lookup)), asker });
         }
         let credential = match settings.credential {
             Some(credential) => Some(credential),
             None => identity(defaults, parameters, secrets, mode, token, &hints)?,
         };
-        Ok(Self { hints, credential: credential.unwrap_or(Credential::Anonymous), lookup: None })
+        let credential = credential.unwrap_or(Credential::Anonymous);
+        Ok(Self { hints, credential, source: None, asker: None })
+    }
+
+    /// In whose name its credential was looked up, where not in the volume's.
+    #[must_use]
+    pub fn asker(&self) -> Option<&str> {
+        self.asker.as_deref()
     }
 
     /// The container `path` (`CONTAINER[/PREFIX]`) of this account.
@@ -143,6 +186,24 @@ impl Account {
     /// `Invalid` for names that the service does not allow, or when the account is not known.
     pub fn location(&self, path: &str) -> Result<Location> {
         Location::from_names(path, &self.hints).map_err(|error| Error::invalid(error.to_string()))
+    }
+}
+
+/// Where the node's or the cluster's identity signs in for an inline volume, its token goes to the account's own endpoints alone.
+fn check_host(parameters: &Parameters, account: Option<&str>) -> Result<()> {
+    let account = account.unwrap_or_default();
+    if let Some(server) = parameters.get("server").filter(|server| !is_own_host(account, server)) {
+        return Err(Error::invalid(format!(
+            "server {server:?} is no endpoint of account {account:?} in a known cloud, and an inline volume may not send the token of \
+             the node's identity elsewhere: use ACCOUNT.blob.SUFFIX, or a PersistentVolume"
+        )));
+    }
+    match parameters.get("storageendpointsuffix").filter(|suffix| !is_suffix(suffix)) {
+        Some(suffix) => Err(Error::invalid(format!(
+            "storageEndpointSuffix {suffix:?} is that of no known cloud, and an inline volume may not send the token of the node's \
+             identity elsewhere: use core.windows.net or another cloud's, or a PersistentVolume"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -166,7 +227,11 @@ fn identity(
             mode.name()
         )));
     }
-    let settings = secrets.identity(IdentitySettings::new(|name| std::env::var(name).ok(), parameters.identity()));
+    let options = match mode {
+        AuthMode::ServicePrincipal => secrets.principal(parameters.identity()),
+        _ => parameters.identity(),
+    };
+    let settings = secrets.identity(IdentitySettings::new(|name| std::env::var(name).ok(), options));
     let cloud = CloudHints {
         name: parameters.get("cloud"),
         storage_host: hints.endpoint.as_deref().or(hints.endpoint_suffix.as_deref()),
@@ -228,8 +293,8 @@ impl MountRequest<'_> {
     /// As [`Self::spec`], or where clientID or tenantID is missing.
     pub async fn spec_of_pod(&self, defaults: &Defaults, token: PodToken, target: &Path) -> Result<VolumeSpec> {
         let account = Account::of_pod(defaults, self.attributes, self.id().as_ref(), self.secrets, token).await?;
-        let scope = |account: &Account| match (&account.lookup, &account.credential) {
-            (Some(lookup), _) => format!("{} as {}", self.volume_id, lookup.asker()),
+        let scope = |account: &Account| match (&account.asker, &account.credential) {
+            (Some(asker), _) => format!("{} as {asker}", self.volume_id),
             (None, Credential::Token(token)) => format!("{} as {}", self.volume_id, token.describe()),
             (None, other) => format!("{} as {}", self.volume_id, other.describe()),
         };
@@ -254,18 +319,21 @@ impl MountRequest<'_> {
             })?,
         };
         let options = self.options()?;
-        let prefix = options.prefix.as_deref().or(self.attributes.get("prefix")).unwrap_or_default();
+        let directory = self.attributes.sub_directory()?;
+        let prefix = options.prefix.as_deref().or(directory.as_deref()).or(self.attributes.get("prefix"));
+        let prefix = prefix.unwrap_or_default();
         let location = account.location(&format!("{container}/{prefix}"))?;
         let create = self.attributes.flag("createcontainer")? || options.create_container;
         let session = options.session_options(location.to_string());
         let mut view = options.view_settings();
         view.read_only |= self.access.read_only;
         Ok(VolumeSpec {
+            labels: super::labels::of_claim(self.attributes),
             id: self.volume_id.to_owned(),
             scope: scope(&account),
             location,
             credential: account.credential,
-            source: account.lookup.map(|lookup| lookup as _),
+            source: account.source,
             notices: None,
             create_container: create.then(|| defaults.driver_name.clone()),
             settings: options.settings(),
@@ -278,7 +346,7 @@ impl MountRequest<'_> {
     /// Attributes first, then the volume's own mount options, so that the latter win.
     fn options(&self) -> Result<MountOptions> {
         let mut written: Vec<String> = self.attributes.get("mountoptions").into_iter().map(str::to_owned).collect();
-        for key in ["consistency", "metadata-ttl", "durability", "warmup"] {
+        for key in ["consistency", "metadata-ttl", "durability", "quota", "warmup"] {
             if let Some(value) = self.attributes.get(key) {
                 written.push(format!("{key}={value}"));
             }

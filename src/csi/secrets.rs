@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::error::{Error, ErrorKind, Result};
 use crate::{
     credential::{
-        self, AccountKey, AccountSettings, AuthMode, Credential, IdentitySettings, SasToken, parse_connection_string,
-        trimmed,
+        self, AccountKey, AccountSettings, AuthMode, Credential, IdentityOptions, IdentitySettings, SasToken,
+        parse_connection_string, trimmed,
     },
     finding::Finding,
 };
@@ -29,34 +29,55 @@ enum Entry {
     ConnectionString,
     /// The secret of a service principal.
     PrincipalSecret,
+    PrincipalClient,
+    PrincipalTenant,
     /// What an identity service asks for (App Service).
     MsiSecret,
 }
 
-/// Every spelling, without case, `-` and `_`.
-const SPELLINGS: [(&str, Entry); 21] = [
-    ("accountname", Entry::Account),
-    ("azurestorageaccountname", Entry::Account),
-    ("azurestorageaccount", Entry::Account),
-    ("accountkey", Entry::Key),
-    ("azurestorageaccountkey", Entry::Key),
-    ("azurestoragekey", Entry::Key),
-    ("azurestorageaccesskey", Entry::Key),
-    ("key1", Entry::Key),
-    ("accountkey2", Entry::SpareKey),
-    ("azurestorageaccountkey2", Entry::SpareKey),
-    ("azurestoragekey2", Entry::SpareKey),
-    ("key2", Entry::SpareKey),
-    ("accountsastoken", Entry::Sas),
-    ("azurestorageaccountsastoken", Entry::Sas),
-    ("azurestoragesastoken", Entry::Sas),
-    ("blobendpoint", Entry::Endpoint),
-    ("azurestorageblobendpoint", Entry::Endpoint),
-    ("connectionstring", Entry::ConnectionString),
-    ("azurestorageconnectionstring", Entry::ConnectionString),
-    ("msisecret", Entry::MsiSecret),
-    ("azurestoragespnclientsecret", Entry::PrincipalSecret),
+/// Every entry: what it is called, without case, `-` and `_`, and what it is, for people.
+const ENTRIES: [(Entry, &[&str], &str); 10] = [
+    (
+        Entry::Account,
+        &["azurestorageaccountname", "accountname", "azurestorageaccount"],
+        "Name of the account. Goes before the volume's own.",
+    ),
+    (
+        Entry::Key,
+        &["azurestorageaccountkey", "accountkey", "azurestoragekey", "azurestorageaccesskey", "key1"],
+        "A key of the account.",
+    ),
+    (
+        Entry::SpareKey,
+        &["azurestorageaccountkey2", "accountkey2", "azurestoragekey2", "key2"],
+        "Its other key, for the time of a rotation.",
+    ),
+    (
+        Entry::Sas,
+        &["azurestorageaccountsastoken", "accountsastoken", "azurestoragesastoken"],
+        "A SAS, with or without its `?`.",
+    ),
+    (Entry::ConnectionString, &["azurestorageconnectionstring", "connectionstring"], "A connection string."),
+    (Entry::Endpoint, &["azurestorageblobendpoint", "blobendpoint"], "Host or URL of the Blob endpoint."),
+    (Entry::MsiSecret, &["msisecret"], "What the identity service at MSIEndpoint asks for."),
+    (Entry::PrincipalSecret, &["azurestoragespnclientsecret"], "Secret of the service principal."),
+    (
+        Entry::PrincipalClient,
+        &["azurestoragespnclientid"],
+        "Client ID of the service principal, where AzureStorageSPNClientID is not set.",
+    ),
+    (Entry::PrincipalTenant, &["azurestoragespntenantid"], "Its tenant, where AzureStorageSPNTenantID is not set."),
 ];
+
+/// All spellings of each entry, and what it is: for docs/CONFIGURATION.md.
+pub(super) fn spellings() -> impl Iterator<Item = (&'static [&'static str], &'static str)> {
+    ENTRIES.iter().map(|(_, spellings, doc)| (*spellings, *doc))
+}
+
+fn entry_of(name: &str) -> Option<Entry> {
+    let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).collect::<String>().to_lowercase();
+    ENTRIES.iter().find(|(_, spellings, _)| spellings.contains(&plain.as_str())).map(|(entry, ..)| *entry)
+}
 
 /// The entries of a Secret that say something about an account.
 #[derive(Debug, Default)]
@@ -73,15 +94,14 @@ impl Secrets {
     pub fn read(secrets: &BTreeMap<String, String>) -> Result<Self> {
         let mut entries: BTreeMap<Entry, (String, SecretString)> = BTreeMap::new();
         for (name, value) in secrets.iter().filter(|(_, value)| !value.trim().is_empty()) {
-            let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_')).collect::<String>().to_lowercase();
-            let Some((_, entry)) = SPELLINGS.iter().find(|(spelling, _)| *spelling == plain) else { continue };
+            let Some(entry) = entry_of(name) else { continue };
             let value = trimmed(&shown(name), value).map_err(|error| Error::invalid(error.to_string()))?;
-            match entries.get(entry) {
+            match entries.get(&entry) {
                 Some((other, known)) if known.expose_secret() != value.expose_secret() => {
                     let known = Finding::SecretContradicts.with(&[("one", other), ("other", name)]);
                     return Err(Error::invalid(known.to_string()));
                 }
-                _ => entries.insert(*entry, (name.clone(), value)),
+                _ => entries.insert(entry, (name.clone(), value)),
             };
         }
         Ok(Self { entries })
@@ -143,6 +163,15 @@ impl Secrets {
     pub fn identity(&self, settings: IdentitySettings) -> IdentitySettings {
         let secret = |entry| self.entries.get(&entry).map(|(_, value)| value.clone());
         settings.with_secrets(secret(Entry::PrincipalSecret), secret(Entry::MsiSecret))
+    }
+
+    /// `options` with the service principal that the Secret names, where they name none.
+    #[must_use]
+    pub fn principal(&self, mut options: IdentityOptions) -> IdentityOptions {
+        let own = |entry| self.entry(entry).map(|(_, value)| value.to_owned());
+        options.id.client_id = options.id.client_id.or_else(|| own(Entry::PrincipalClient));
+        options.tenant_id = options.tenant_id.or_else(|| own(Entry::PrincipalTenant));
+        options
     }
 
     fn credential(&self, settings: &AccountSettings, mode: Option<AuthMode>) -> Result<Credential> {

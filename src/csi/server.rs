@@ -8,10 +8,13 @@ use std::{
 };
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
 use tonic::transport::server::Router;
 
-use super::error::{Error, ErrorKind, Result};
+use super::{
+    error::{Error, ErrorKind, Result},
+    registration::LocalAuthority,
+};
 
 /// Mode of the sockets: whoever may call can mount as root, so only root may.
 const SOCKET_MODE: u32 = 0o600;
@@ -79,10 +82,24 @@ impl Socket {
     pub async fn serve(self, router: Router, stop: impl Future<Output = ()> + Send) -> Result<()> {
         let Self { path, listener } = self;
         let _file = RemoveOnDrop(path.clone());
-        router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await.map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("The gRPC server at {} failed", path.display())).because(error)
-        })
+        let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await;
+        served.map_err(|error| failed(&path, error))
     }
+
+    /// The same for the kubelet's registration, whose requests need a hand (`registration/authority.rs`).
+    ///
+    /// # Errors
+    /// As [`Self::serve`].
+    pub async fn serve_registration(self, router: Router, stop: impl Future<Output = ()> + Send) -> Result<()> {
+        let Self { path, listener } = self;
+        let _file = RemoveOnDrop(path.clone());
+        let incoming = UnixListenerStream::new(listener).map(|stream| stream.map(LocalAuthority::new));
+        router.serve_with_incoming_shutdown(incoming, stop).await.map_err(|error| failed(&path, error))
+    }
+}
+
+fn failed(path: &Path, error: tonic::transport::Error) -> Error {
+    Error::new(ErrorKind::Internal, format!("The gRPC server at {} failed", path.display())).because(error)
 }
 
 struct RemoveOnDrop(PathBuf);

@@ -16,6 +16,7 @@ use crate::{
     credential::{Credential, CredentialSource},
     finding::Diagnosis,
     kube::{Api, ObjectReference, PersistentVolume, SecretReference},
+    telemetry::metrics::Labels,
     volume::Notices,
 };
 
@@ -100,18 +101,66 @@ impl CredentialSource for StageSecret {
 
 #[async_trait]
 impl Notices for StageSecret {
-    async fn warn(&self, known: &Diagnosis) {
-        let said = match self.found.get_or_try_init(|| self.find()).await {
-            Ok(found) => {
-                let (reason, message) = (reason(known.finding.name()), known.to_string());
-                let warned =
-                    self.api.warn(&found.object, &reason, &message, &self.defaults.driver_name, &self.node).await;
-                warned.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = said {
-            tracing::info!(volume = self.volume_id, "no event was written: {error}");
+    async fn warn(&self, known: &Diagnosis, users: &[Labels]) {
+        let teller = Teller { api: &self.api, driver: &self.defaults.driver_name, node: &self.node };
+        match self.found.get_or_try_init(|| self.find()).await {
+            Ok(found) => teller.tell(&found.object, known).await,
+            Err(error) => tracing::info!(volume = self.volume_id, "no event was written: {error}"),
+        }
+        for pod in users.iter().filter_map(pod_of) {
+            teller.tell(&pod, known).await;
+        }
+    }
+}
+
+/// Tells pods of volumes that are theirs alone.
+#[derive(Debug)]
+pub struct PodNotices {
+    api: Api,
+    driver: String,
+    node: String,
+}
+
+impl PodNotices {
+    /// Says it in the name of `driver` on `node`.
+    #[must_use]
+    pub fn new(api: Api, driver: &str, node: &str) -> Self {
+        Self { api, driver: driver.to_owned(), node: node.to_owned() }
+    }
+}
+
+#[async_trait]
+impl Notices for PodNotices {
+    async fn warn(&self, known: &Diagnosis, users: &[Labels]) {
+        let teller = Teller { api: &self.api, driver: &self.driver, node: &self.node };
+        for pod in users.iter().filter_map(pod_of) {
+            teller.tell(&pod, known).await;
+        }
+    }
+}
+
+/// The pod that the labels of a user name, where the kubelet told its uid.
+fn pod_of(user: &Labels) -> Option<ObjectReference> {
+    Some(ObjectReference {
+        kind: "Pod",
+        name: user.get("pod")?.to_owned(),
+        namespace: Some(user.get("pod_namespace")?.to_owned()),
+        uid: user.get("pod_uid")?.to_owned(),
+    })
+}
+
+/// Who writes events.
+struct Teller<'a> {
+    api: &'a Api,
+    driver: &'a str,
+    node: &'a str,
+}
+
+impl Teller<'_> {
+    async fn tell(&self, object: &ObjectReference, known: &Diagnosis) {
+        let (reason, message) = (reason(known.finding.name()), known.to_string());
+        if let Err(error) = self.api.warn(object, &reason, &message, self.driver, self.node).await {
+            tracing::info!(object = object.name, "no event was written: {error}");
         }
     }
 }

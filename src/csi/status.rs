@@ -17,6 +17,8 @@ impl ErrorKind {
             Self::Denied => Code::PermissionDenied,
             Self::NoCredential => Code::Unauthenticated,
             Self::Unavailable => Code::Unavailable,
+            // Provisioner and snapshotter ask again, and delete nothing ("ABORTED: Operation pending").
+            Self::InProgress => Code::Aborted,
             Self::TimedOut => Code::DeadlineExceeded,
             Self::Unsupported => Code::Unimplemented,
             Self::Internal => Code::Internal,
@@ -44,7 +46,9 @@ pub fn answer<T>(call: &'static str, volume: &str, result: Result<T, Error>) -> 
         Ok(reply) => Ok(tonic::Response::new(reply)),
         Err(error) => {
             let (kind, text) = (error.kind, error.full_text());
-            if kind.is_ours() {
+            if kind == ErrorKind::InProgress {
+                tracing::info!(call, volume, "{text}");
+            } else if kind.is_ours() {
                 tracing::error!(call, volume, ?kind, "{text}");
             } else {
                 tracing::warn!(call, volume, ?kind, "{text}");

@@ -2,7 +2,8 @@
 //!
 //! The form of the Azure Blob CSI driver, so that either driver can mount and delete the other's volumes. Handles with
 //! three to six segments exist in clusters, segments may be empty, and a statically made PersistentVolume may carry any
-//! text at all: then the attributes name the container. Knows nothing of secrets or services.
+//! text at all: then the attributes name the container. A volume that is a directory of a shared container has that behind its
+//! name: `PV/DIRECTORY`, so that whoever deletes it finds it by the handle alone. Knows nothing of secrets or services.
 
 use std::fmt;
 
@@ -10,6 +11,9 @@ use uuid::Uuid;
 
 /// What separates the segments.
 const SEPARATOR: char = '#';
+
+/// What stands between a volume's name and its directory in one segment.
+const DIRECTORY: char = '/';
 
 /// A handle has at least resource group, account and container.
 const SEGMENTS_MIN: usize = 3;
@@ -25,6 +29,9 @@ pub struct VolumeId {
     pub container: Option<String>,
     /// What makes the handle unique where several volumes share a container: the name of the PersistentVolume.
     pub uuid: Option<String>,
+    /// Directory of the container that is the volume, behind the first `/` of the same segment. Names of PersistentVolumes have
+    /// none, so the other driver's handles are read as they are meant.
+    pub directory: Option<String>,
     /// Namespace of the account's Secret.
     pub secret_namespace: Option<String>,
     /// Subscription of the account. Only a GUID counts.
@@ -52,7 +59,8 @@ impl VolumeId {
             resource_group: owned(0),
             account: owned(1),
             container: owned(2),
-            uuid: owned(3),
+            uuid: owned(3).map(|text| text.split_once(DIRECTORY).map(|(uuid, _)| uuid.to_owned()).unwrap_or(text)),
+            directory: part(3).and_then(|text| text.split_once(DIRECTORY)).map(|(_, directory)| directory.to_owned()),
             secret_namespace: owned(4),
             subscription: part(5).filter(|text| Uuid::try_parse(text).is_ok()).map(str::to_owned),
         })
@@ -62,14 +70,12 @@ impl VolumeId {
 impl fmt::Display for VolumeId {
     /// Always all six segments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [
-            &self.resource_group,
-            &self.account,
-            &self.container,
-            &self.uuid,
-            &self.secret_namespace,
-            &self.subscription,
-        ];
+        let uuid = match (&self.uuid, &self.directory) {
+            (uuid, Some(directory)) => Some(format!("{}{DIRECTORY}{directory}", uuid.as_deref().unwrap_or_default())),
+            (uuid, None) => uuid.clone(),
+        };
+        let parts =
+            [&self.resource_group, &self.account, &self.container, &uuid, &self.secret_namespace, &self.subscription];
         for (index, part) in parts.into_iter().enumerate() {
             if index > 0 {
                 write!(f, "{SEPARATOR}")?;
@@ -112,6 +118,14 @@ mod tests {
         let full = format!("rg#a#c#u#ns#{subscription}");
         assert_eq!(parse(&full).subscription.as_deref(), Some(subscription));
         assert_eq!(parse(&full).to_string(), full);
+    }
+
+    #[test]
+    fn a_directory_stands_behind_the_name_of_its_volume() {
+        let id = parse("rg#acct#shared#pvc-1/apps/data#default#");
+        assert_eq!((id.uuid.as_deref(), id.directory.as_deref()), (Some("pvc-1"), Some("apps/data")));
+        assert_eq!(id.container.as_deref(), Some("shared"));
+        assert_eq!(id.to_string(), "rg#acct#shared#pvc-1/apps/data#default#");
     }
 
     #[test]

@@ -14,6 +14,7 @@ const FEDERATION: &str = "doctor::each_mistake_of_a_federated_token_is_told_apar
 const MANAGED: &str = "doctor::each_mistake_of_a_managed_identity_is_told_apart";
 const MACHINE: &str = "doctor::what_the_machine_lacks_is_told";
 const PROBES: &str = "doctor::each_permission_is_probed_by_itself";
+const NEWS: &str = "watch::what_grew_is_said_once_with_its_sentence";
 const ORIGINS: &str = "doctor::the_rules_for_an_origin_are_shown";
 const ENTRIES: &str = "secrets::missing_wrong_and_contradicting_entries_are_refused_without_their_values";
 const WHITESPACE: &str = "secret::a_secret_of_whitespace_is_empty";
@@ -493,6 +494,18 @@ pub const TABLE: &[Row] = &[
         "503 ServerBusy, 429",
         "the account is at its limit, or the service is busy",
         "this is tried again; spread the load, or ask for higher limits of the account"], REFUSALS),
+    row(F::Conflict, Check::Write, [
+        "ESTALE at close or fsync; event Conflict",
+        "{count} commits were refused, since another client had changed the blob meanwhile: nothing was overwritten",
+        "let one writer write a file at a time; what could not be saved is in lost+found of the node's spool directory after the last close"], NEWS),
+    row(F::NotSaved, Check::Write, [
+        "EIO, EACCES or ETIMEDOUT at close or fsync; event NotSaved",
+        "{count} commits failed: what was written is kept on the node and is not at the service",
+        "look into the node plugin's log for the reason; it is tried again"], NEWS),
+    row(F::QuotaReached, Check::Write, [
+        "EDQUOT, Disk quota exceeded; event QuotaReached",
+        "{count} writes were refused: the volume of {capacity} bytes is full and has quota=hard",
+        "remove files, or expand the claim"], NEWS),
     row(F::Archived, Check::Read, [
         "409 BlobArchived",
         "the blob is in the archive tier",

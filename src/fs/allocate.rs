@@ -10,6 +10,7 @@ use super::{
     Caller, Error, FileSystem, HandleId, Invalidation, Result,
     commit::check_holes,
     inode::Inode,
+    usage::Space,
     write::{check_size, told},
 };
 
@@ -59,7 +60,7 @@ impl FileSystem {
     /// fallocate(2): `range` of an open file.
     ///
     /// # Errors
-    /// EBADF, EROFS, EINVAL for an empty range, EFBIG; what a commit says where one was needed because bytes around the
+    /// EBADF, EROFS, EINVAL for an empty range, EFBIG, EDQUOT where the volume is full; what a commit says where one was needed because bytes around the
     /// range are at the service only.
     pub async fn allocate(
         self: &Arc<Self>,
@@ -81,7 +82,8 @@ impl FileSystem {
         if allocation != Allocation::Reserve {
             check_holes(&inode.state.lock())?;
         }
-        while !allocate_in_layer(inode, &range, allocation) {
+        self.count_before_growing().await;
+        while !self.note_refused(allocate_in_layer(&self.space, inode, &range, allocation))? {
             told(&handle, self.commit(inode).await)?;
         }
         self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
@@ -93,22 +95,25 @@ impl FileSystem {
 }
 
 /// `false` when the layer must be committed first.
-fn allocate_in_layer(inode: &Inode, range: &Range<u64>, allocation: Allocation) -> bool {
+///
+/// # Errors
+/// EDQUOT.
+fn allocate_in_layer(space: &Space, inode: &Inode, range: &Range<u64>, allocation: Allocation) -> Result<bool> {
     let mut state = inode.state.lock();
     let size = state.size();
     let zeroed = range.start..range.end.min(size);
     let zeroes = allocation.zeroes() && !zeroed.is_empty();
     let grows = allocation.grows() && range.end > size;
     if !zeroes && !grows {
-        return true;
+        return Ok(true);
     }
+    let counted = if grows { space.reach(&state, range.end)? } else { 0 };
     let layer = state.overlay_mut();
-    if zeroes && layer.zero(&zeroed).is_err() {
-        return false;
-    }
-    if grows && layer.truncate(range.end).is_err() {
-        return false;
+    let refused = zeroes && layer.zero(&zeroed).is_err() || grows && layer.truncate(range.end).is_err();
+    if refused {
+        space.give_back(counted);
+        return Ok(false);
     }
     state.touch();
-    true
+    Ok(true)
 }

@@ -13,8 +13,6 @@ use crate::blob::BlobKind;
 
 /// Bytes that a directory's size shows; programs expect some.
 const DIRECTORY_BYTES: u64 = 4096;
-/// What an account can hold, as `statfs` shows it: it has no limit worth the name, and programs need a number.
-const CAPACITY_BYTES_DEFAULT: u64 = 1 << 50;
 
 /// What stat(2) answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,15 +72,6 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// Last change of the data.
     pub mtime: Option<SetTime>,
-}
-
-/// What statfs(2) answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Size of the volume, in bytes.
-    pub capacity: u64,
-    /// Free bytes.
-    pub free: u64,
 }
 
 impl SetAttr {
@@ -204,13 +193,6 @@ impl FileSystem {
         }
         self.views.invalidate(Some(&caller.view), &super::Invalidation::Attributes(inode.number));
         Ok(())
-    }
-
-    /// statfs(2): the volume's capacity. What is in use is not known without a walk, so all of it shows as free.
-    #[must_use]
-    pub fn usage(&self) -> Usage {
-        let capacity = self.settings.capacity.unwrap_or(CAPACITY_BYTES_DEFAULT);
-        Usage { capacity, free: capacity }
     }
 
     /// What `view` shows of an inode.

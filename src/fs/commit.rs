@@ -145,12 +145,15 @@ impl FileSystem {
             (Ok(()), _) => {
                 (state.refusal, state.sending_failed) = (None, false);
                 state.attempts.clear();
+                self.note_growth();
             }
             (Err(error), Ok(blob)) => {
                 if hearing != Hearing::HandlesInTheEnd || !error.may_pass() {
                     state.errors.record(error, hearing == Hearing::Caller);
                 }
                 state.failures += 1;
+                self.meter.commit_failures.add(1);
+                self.meter.conflicts.add(u64::from(error.errno == libc::ESTALE));
                 let (errno, sentence, may_pass) = (error.errno, error.to_chain(), error.may_pass());
                 state.refusal = Some(Refusal { blob, errno, sentence, may_pass });
             }

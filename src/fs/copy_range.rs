@@ -90,6 +90,7 @@ impl FileSystem {
         if length < least || !self.writer.can_copy() {
             return Ok(None);
         }
+        self.count_before_growing().await;
         // Not so that a rest is left which is too small to be copied inside the service.
         if length >= INSIDE_CALL_BYTES_MAX + least {
             length = INSIDE_CALL_BYTES_MAX;
@@ -104,10 +105,12 @@ impl FileSystem {
                 Ok(runs) => {
                     let mut state = target.state.lock();
                     // What was written into the range meanwhile may have left memory: then all begins again.
+                    let counted = self.note_refused(self.space.reach(&state, to + length))?;
                     if state.overlay_mut().place_staged(runs).is_ok() {
                         state.touch();
                         return Ok(Some(length));
                     }
+                    self.space.give_back(counted);
                 }
                 Err(error) if matches!(error.kind, ErrorKind::Precondition | ErrorKind::NotFound) => {
                     drop(in_order);

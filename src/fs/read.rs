@@ -82,7 +82,9 @@ impl FileSystem {
         }
         let range = offset..offset.saturating_add(u64::from(size));
         handle.inode.was_read.store(true, Ordering::Relaxed);
-        self.read_range(&handle.inode, &range, &handle.stream).await
+        let data = self.read_range(&handle.inode, &range, &handle.stream).await?;
+        self.meter.read_bytes.add(data.len() as u64);
+        Ok(data)
     }
 
     /// As [`Self::read`], for the thread that brought the request: only what is in memory, without waiting and without a
@@ -99,6 +101,7 @@ impl FileSystem {
         let found = self.cache().try_read(&base.content, range.clone(), &handle.stream)?;
         handle.inode.was_read.store(true, Ordering::Relaxed);
         self.watch_end(&handle.inode, &base, range.end.min(base.content.length()));
+        self.meter.read_bytes.add(found.len() as u64);
         Some(ReadData::Cached(found))
     }
 
@@ -148,7 +151,12 @@ impl FileSystem {
         range: Range<u64>,
         stream: &ReadStream,
     ) -> blob::Result<CachedBytes> {
-        self.cache().read(content, range, stream).await
+        let waits = self.cache().peek(content, &range).is_none();
+        let found = self.cache().read(content, range, stream).await?;
+        if waits {
+            self.meter.missed_bytes.add(found.len() as u64);
+        }
+        Ok(found)
     }
 
     async fn fill_holes(

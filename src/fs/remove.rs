@@ -102,6 +102,9 @@ impl FileSystem {
     /// Takes the name from an inode, here and in what is known of its directory.
     pub(super) fn forget_name(&self, caller: &Caller, inode: &Arc<Inode>, fate: Fate) {
         let Some((parent, name)) = self.table.place(inode.number) else { return };
+        if fate == Fate::Unlinked && inode.kind == Kind::File {
+            self.space.give_back(inode.state.lock().size());
+        }
         inode.state.lock().fate = fate;
         self.table.unlink(inode.number);
         self.settle_owed(inode);

@@ -15,6 +15,7 @@ use super::{
     inode::{Fate, Inode},
     overlay::{Overlay, WriteRefused},
     spool::SpoolFile,
+    usage::Space,
 };
 use crate::cache::{Buffer, Class, Pool};
 
@@ -96,6 +97,7 @@ pub(super) fn check_size(end: u64) -> Result<()> {
 /// # Errors
 /// What forbids the write for good; the inner one is what the layer wants first.
 fn land(
+    space: &Space,
     inode: &Inode,
     place: Place,
     data: &[u8],
@@ -109,9 +111,11 @@ fn land(
         return Ok((range, Ok(())));
     }
     check_change(&state, range.start, false)?;
+    let counted = space.reach(&state, range.end)?;
     let outcome = state.overlay_mut().write(range.start, landing, buffers);
-    if outcome.is_ok() {
-        state.touch();
+    match outcome {
+        Ok(()) => state.touch(),
+        Err(_) => space.give_back(counted),
     }
     Ok((range, outcome))
 }
@@ -130,8 +134,8 @@ impl FileSystem {
     /// write(2) in the mode of this one call. Readers see all of `data` or nothing of it; appends follow each other.
     ///
     /// # Errors
-    /// EBADF, EROFS, EFBIG; ESTALE when another client has replaced the version that is open; ENOSPC where there is no
-    /// place for what cannot be committed; what a commit says where one was needed to make room.
+    /// EBADF, EROFS, EFBIG; EDQUOT where the volume is full; ESTALE when another client has replaced the version that is
+    /// open; ENOSPC where there is no place for what cannot be committed; what a commit says where one was needed to make room.
     pub async fn write_as(
         self: &Arc<Self>,
         caller: &Caller,
@@ -151,7 +155,9 @@ impl FileSystem {
         if data.is_empty() {
             return Ok(count);
         }
-        let range = told(&handle, self.write_layer(inode, Place::of(mode, offset), data).await)?;
+        self.count_before_growing().await;
+        let landed = self.note_refused(self.write_layer(inode, Place::of(mode, offset), data).await);
+        let range = told(&handle, landed)?;
         self.note_written(caller, inode, offset, &range, mode);
         if mode.synchronous {
             self.commit_for(&handle).await?;
@@ -169,7 +175,7 @@ impl FileSystem {
         data: &[u8],
         mode: WriteMode,
     ) -> Option<u32> {
-        if mode.synchronous || data.is_empty() {
+        if mode.synchronous || data.is_empty() || self.space.must_be_counted() {
             return None;
         }
         let count = u32::try_from(data.len()).ok()?;
@@ -189,6 +195,7 @@ impl FileSystem {
         range: &Range<u64>,
         mode: WriteMode,
     ) {
+        self.meter.written_bytes.add(range.end - range.start);
         self.stage_behind(inode, range);
         // The kernel has put the bytes into its pages where it believed the end to be.
         let misled = mode.append && range.start != offset;
@@ -203,7 +210,7 @@ impl FileSystem {
         let mut buffers = BTreeMap::new();
         // Once to see which buffers are wanted, once with them; a third time only if somebody else wrote in between.
         for _ in 0..3 {
-            let (range, outcome) = land(inode, place, data, &mut buffers).ok()?;
+            let (range, outcome) = land(&self.space, inode, place, data, &mut buffers).ok()?;
             match outcome {
                 Ok(()) => return Some(range),
                 Err(WriteRefused::BuffersWanted) => {}
@@ -227,7 +234,7 @@ impl FileSystem {
     ) -> Result<Range<u64>> {
         let mut buffers = BTreeMap::new();
         loop {
-            let (range, outcome) = land(inode, place, data, &mut buffers)?;
+            let (range, outcome) = land(&self.space, inode, place, data, &mut buffers)?;
             match outcome {
                 Ok(()) => return Ok(range),
                 Err(WriteRefused::NotResident) => self.commit(inode).await?,
@@ -422,6 +429,7 @@ impl FileSystem {
             return Err(Error::new(libc::EISDIR, "a directory has no size to set"));
         }
         check_size(size)?;
+        self.count_before_growing().await;
         if !open && self.must_revalidate(inode) {
             self.revalidate(inode).await?;
         }
@@ -434,9 +442,13 @@ impl FileSystem {
                     return Ok(());
                 }
                 check_change(&state, size, true)?;
+                let (before, counted) = (state.size(), self.note_refused(self.space.reach(&state, size))?);
                 let outcome = state.overlay_mut().truncate(size);
                 if outcome.is_ok() {
                     state.touch();
+                    self.space.give_back(if state.fate == Fate::Linked { before.saturating_sub(size) } else { 0 });
+                } else {
+                    self.space.give_back(counted);
                 }
                 outcome
             };

@@ -14,14 +14,14 @@ use fuser::{
 };
 
 use crate::{
-    fs::{Access, Allocation, Caller, Entry, Error, FileSystem, HandleId, Seek, SetAttr, View},
+    fs::{Access, Allocation, Caller, Entry, Error, FileSystem, HandleId, Operation, Seek, SetAttr, View},
     sync::Arc,
 };
 
 use super::{
     convert::{
-        answer_xattr, asks_nothing, caller, file_attr, file_type, lock_request, lock_type, number, rename_mode,
-        set_time, write_mode, xattr_mode,
+        answer_statfs, answer_xattr, asks_nothing, caller, file_attr, file_type, lock_request, lock_type, number,
+        rename_mode, set_time, write_mode, xattr_mode,
     },
     dispatch::Dispatch,
     listed::Listed,
@@ -38,12 +38,6 @@ pub(super) const ENTRIES_PER_REPLY: usize = 256;
 /// Background requests (read-ahead, asynchronous reads and writes) that the kernel may have under way. fuser's default
 /// of 16 stops parallel readers; beyond this more only queue (a guess).
 const BACKGROUND_REQUESTS: u16 = 128;
-
-/// Block size that statfs(2) counts in.
-const STATFS_BLOCK_BYTES: u32 = 4096;
-
-/// Longest name of one component: what a blob's name of 1024 characters allows, cut to Linux' NAME_MAX.
-const NAME_BYTES_MAX: u32 = 255;
 
 /// What we use where the kernel offers it, beside fuser's own defaults (asynchronous reads, large writes).
 /// FUSE_WRITEBACK_CACHE is never asked for (DESIGN 10.1): the kernel would then be the authority on size and times. Nor is
@@ -115,17 +109,17 @@ impl Filesystem for Adapter {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.lookup(&caller, number(parent), &name).await };
-        self.dispatch.start("lookup", reply, work, answer_entry);
+        self.dispatch.start(Operation::Lookup, reply, work, answer_entry);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, count: u64) {
-        self.dispatch.now("forget", || self.fs.forget(&self.view, number(inode), count));
+        self.dispatch.now(Operation::Forget, |_| self.fs.forget(&self.view, number(inode), count));
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let (fs, caller) = self.context(request);
         let work = async move { fs.getattr(&caller, number(inode)).await };
-        self.dispatch.start("getattr", reply, work, |reply, (attr, ttl)| reply.attr(&ttl, &file_attr(&attr)));
+        self.dispatch.start(Operation::Getattr, reply, work, |reply, (attr, ttl)| reply.attr(&ttl, &file_attr(&attr)));
     }
 
     fn setattr(
@@ -155,13 +149,13 @@ impl Filesystem for Adapter {
             }
             fs.setattr(&caller, number(inode), handle, change).await
         };
-        self.dispatch.spawn("setattr", reply, work, |reply, (attr, ttl)| reply.attr(&ttl, &file_attr(&attr)));
+        self.dispatch.spawn(Operation::Setattr, reply, work, |reply, (attr, ttl)| reply.attr(&ttl, &file_attr(&attr)));
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.read_symlink(number(inode)).await };
-        self.dispatch.start("readlink", reply, work, |reply, target| reply.data(&target));
+        self.dispatch.start(Operation::Readlink, reply, work, |reply, target| reply.data(&target));
     }
 
     fn mknod(
@@ -176,25 +170,25 @@ impl Filesystem for Adapter {
     ) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.make_node(&caller, number(parent), &name, mode).await };
-        self.dispatch.spawn("mknod", reply, work, answer_entry);
+        self.dispatch.spawn(Operation::Mknod, reply, work, answer_entry);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.make_directory(&caller, number(parent), &name, mode).await };
-        self.dispatch.spawn("mkdir", reply, work, answer_entry);
+        self.dispatch.spawn(Operation::Mkdir, reply, work, answer_entry);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.unlink(&caller, number(parent), &name).await };
-        self.dispatch.start("unlink", reply, work, answer_done);
+        self.dispatch.start(Operation::Unlink, reply, work, answer_done);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.remove_directory(&caller, number(parent), &name).await };
-        self.dispatch.spawn("rmdir", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Rmdir, reply, work, answer_done);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -203,7 +197,7 @@ impl Filesystem for Adapter {
             let target = target.as_os_str().as_bytes();
             fs.make_symlink(&caller, number(parent), &name, target).await
         };
-        self.dispatch.spawn("symlink", reply, work, answer_entry);
+        self.dispatch.spawn(Operation::Symlink, reply, work, answer_entry);
     }
 
     fn rename(
@@ -221,7 +215,7 @@ impl Filesystem for Adapter {
             let mode = rename_mode(flags).ok_or_else(|| fs.refuse_rename_flags(&flags.to_string()))?;
             fs.rename(&caller, (number(parent), &name), (number(new_parent), &new_name), mode).await
         };
-        self.dispatch.spawn("rename", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Rename, reply, work, answer_done);
     }
 
     fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
@@ -237,7 +231,7 @@ impl Filesystem for Adapter {
             let handle = fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await?;
             Ok((handle, if by_itself { fs.local_copy(handle).await } else { None }))
         };
-        self.dispatch.start("open", reply, work, move |reply, (handle, copy)| {
+        self.dispatch.start(Operation::Open, reply, work, move |reply, (handle, copy)| {
             open.add_file(handle);
             passthrough.answer(reply, inode, FileHandle(handle.0), copy);
         });
@@ -256,7 +250,7 @@ impl Filesystem for Adapter {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.create_file(&caller, number(parent), &name, mode, Access::from_flags(flags)).await };
         let open = Arc::clone(&self.open);
-        self.dispatch.start("create", reply, work, move |reply, (entry, handle)| {
+        self.dispatch.start(Operation::Create, reply, work, move |reply, (entry, handle)| {
             open.add_file(handle);
             let (attr, handle) = (file_attr(&entry.attr), FileHandle(handle.0));
             reply.created(&entry.ttl, &attr, Generation(0), handle, FopenFlags::FOPEN_KEEP_CACHE);
@@ -275,16 +269,17 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let handle = HandleId(handle.0);
-        self.dispatch.now("read", || {
+        self.dispatch.now(Operation::Read, |began| {
             if self.access_times {
                 self.fs.note_read(handle);
             }
             if let Some(data) = self.fs.read_now(handle, offset, size) {
-                return data.with(|bytes| reply.data(bytes));
+                data.with(|bytes| reply.data(bytes));
+                return self.dispatch.answered(Operation::Read, began);
             }
             let fs = Arc::clone(&self.fs);
             let work = async move { fs.read(handle, offset, size).await };
-            self.dispatch.start("read", reply, work, |reply, data| data.with(|bytes| reply.data(bytes)));
+            self.dispatch.start(Operation::Read, reply, work, |reply, data| data.with(|bytes| reply.data(bytes)));
         });
     }
 
@@ -304,7 +299,7 @@ impl Filesystem for Adapter {
         let kills_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if !kills_set_ids {
             let write = || fs.try_write_as(&caller, handle, offset, data, mode);
-            if let Some(count) = self.dispatch.attempt("write", write) {
+            if let Some(count) = self.dispatch.attempt(Operation::Write, write) {
                 return reply.written(count);
             }
         }
@@ -316,7 +311,7 @@ impl Filesystem for Adapter {
             }
             fs.write_as(&caller, handle, offset, &data, mode).await
         };
-        self.dispatch.start("write", reply, work, ReplyWrite::written);
+        self.dispatch.start(Operation::Write, reply, work, ReplyWrite::written);
     }
 
     fn flush(&self, request: &Request, inode: INodeNo, handle: FileHandle, owner: LockOwner, reply: ReplyEmpty) {
@@ -326,7 +321,7 @@ impl Filesystem for Adapter {
             fs.unlock_all(&caller, number(inode), owner.0);
             saved
         };
-        self.dispatch.spawn("flush", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Flush, reply, work, answer_done);
     }
 
     fn release(
@@ -347,13 +342,13 @@ impl Filesystem for Adapter {
             fs.unlock_handle(number(inode), HandleId(handle.0));
             saved
         };
-        self.dispatch.spawn("release", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Release, reply, work, answer_done);
     }
 
     fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.sync_file(HandleId(handle.0)).await };
-        self.dispatch.spawn("fsync", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Fsync, reply, work, answer_done);
     }
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -362,7 +357,7 @@ impl Filesystem for Adapter {
             let handle = fs.open_directory(number(inode))?;
             Ok((handle, fs.stamp_of_names(handle)))
         };
-        self.dispatch.start("opendir", reply, work, move |reply, (handle, stamp)| {
+        self.dispatch.start(Operation::Opendir, reply, work, move |reply, (handle, stamp)| {
             open.add_directory(handle);
             reply.opened(FileHandle(handle.0), copies.opened(inode, handle, stamp));
         });
@@ -371,7 +366,7 @@ impl Filesystem for Adapter {
     fn readdir(&self, request: &Request, inode: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
         let listed = self.listed(request, inode, handle);
         let work = async move { listed.names_from(offset).await };
-        self.dispatch.start("readdir", reply, work, |mut reply, entries| {
+        self.dispatch.start(Operation::Readdir, reply, work, |mut reply, entries| {
             for entry in entries {
                 let (inode, kind) = (INodeNo(entry.number.0), file_type(entry.kind));
                 if reply.add(inode, entry.next_offset, kind, entry.name.as_ref()) {
@@ -395,27 +390,27 @@ impl Filesystem for Adapter {
             let entries = listed.entries_from(offset).await?;
             Ok((listed, entries))
         };
-        self.dispatch.start("readdirplus", reply, work, |reply, (listed, entries)| listed.answer(reply, entries));
+        self.dispatch
+            .start(Operation::Readdirplus, reply, work, |reply, (listed, entries)| listed.answer(reply, entries));
     }
 
     fn releasedir(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
         self.copies.closed(inode, HandleId(handle.0));
         self.open.remove_directory(HandleId(handle.0));
-        self.dispatch.now("releasedir", || self.fs.close_directory(HandleId(handle.0)));
+        self.dispatch.now(Operation::Releasedir, |_| self.fs.close_directory(HandleId(handle.0)));
         reply.ok();
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.sync_directory(number(inode)).await };
-        self.dispatch.start("fsyncdir", reply, work, answer_done);
+        self.dispatch.start(Operation::Fsyncdir, reply, work, answer_done);
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let usage = self.fs.usage();
-        let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
-        let (capacity, free) = (blocks(usage.capacity), blocks(usage.free));
-        reply.statfs(capacity, free, free, 0, 0, STATFS_BLOCK_BYTES, NAME_BYTES_MAX, STATFS_BLOCK_BYTES);
+        let fs = Arc::clone(&self.fs);
+        let work = async move { Ok(fs.statfs().await) };
+        self.dispatch.start(Operation::Statfs, reply, work, answer_statfs);
     }
 
     fn lseek(
@@ -433,7 +428,7 @@ impl Filesystem for Adapter {
             let found = fs.seek(HandleId(handle.0), offset, Seek::from_whence(whence)?)?;
             i64::try_from(found).map_err(|_| Error::new(libc::EOVERFLOW, "the offset has no name"))
         };
-        self.dispatch.start("lseek", reply, work, ReplyLseek::offset);
+        self.dispatch.start(Operation::Lseek, reply, work, ReplyLseek::offset);
     }
 
     fn fallocate(
@@ -451,7 +446,7 @@ impl Filesystem for Adapter {
             let range = offset..offset.saturating_add(length);
             fs.allocate(&caller, HandleId(handle.0), range, Allocation::from_mode(mode)?).await
         };
-        self.dispatch.start("fallocate", reply, work, answer_done);
+        self.dispatch.start(Operation::Fallocate, reply, work, answer_done);
     }
 
     fn copy_file_range(
@@ -470,7 +465,7 @@ impl Filesystem for Adapter {
         let (fs, caller) = self.context(request);
         let (from, to) = ((HandleId(handle.0), offset), (HandleId(to_handle.0), to_offset));
         let work = async move { fs.copy_range(&caller, from, to, length).await };
-        self.dispatch.spawn("copy_file_range", reply, work, |reply, copied| {
+        self.dispatch.spawn(Operation::CopyFileRange, reply, work, |reply, copied| {
             // One call copies far less than 4 GiB; the answer has no more bits.
             reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
         });
@@ -491,7 +486,7 @@ impl Filesystem for Adapter {
         let (fs, caller) = self.context(request);
         let wanted = lock_request(inode, handle, owner, start..=end, kind, pid);
         let work = async move { Ok(fs.lock_in_the_way(&caller, &wanted)) };
-        self.dispatch.start("getlk", reply, work, move |reply, found| match found {
+        self.dispatch.start(Operation::Getlk, reply, work, move |reply, found| match found {
             Some(held) => reply.locked(*held.range.start(), *held.range.end(), lock_type(held.exclusive), held.pid),
             None => reply.locked(start, end, libc::F_UNLCK, pid),
         });
@@ -524,19 +519,19 @@ impl Filesystem for Adapter {
             let given_up = lock_caller::given_up(caller.pid);
             fs.lock_waiting(&caller, &wanted, given_up).await
         };
-        self.dispatch.start("setlk", reply, work, answer_done);
+        self.dispatch.start(Operation::Setlk, reply, work, answer_done);
     }
 
     fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let (fs, name) = (Arc::clone(&self.fs), name.to_owned());
         let work = async move { fs.get_xattr(number(inode), name.as_bytes()).await };
-        self.dispatch.start("getxattr", reply, work, move |reply, value| answer_xattr(reply, size, &value));
+        self.dispatch.start(Operation::Getxattr, reply, work, move |reply, value| answer_xattr(reply, size, &value));
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = Arc::clone(&self.fs);
         let work = async move { fs.list_xattrs(number(inode)).await };
-        self.dispatch.start("listxattr", reply, work, move |reply, names| answer_xattr(reply, size, &names));
+        self.dispatch.start(Operation::Listxattr, reply, work, move |reply, names| answer_xattr(reply, size, &names));
     }
 
     fn setxattr(
@@ -552,13 +547,13 @@ impl Filesystem for Adapter {
         let ((fs, caller), name, value) = (self.context(request), name.to_owned(), value.to_vec());
         let work =
             async move { fs.set_xattr(&caller, number(inode), name.as_bytes(), &value, xattr_mode(flags)).await };
-        self.dispatch.spawn("setxattr", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Setxattr, reply, work, answer_done);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let work = async move { fs.remove_xattr(&caller, number(inode), name.as_bytes()).await };
-        self.dispatch.spawn("removexattr", reply, work, answer_done);
+        self.dispatch.spawn(Operation::Removexattr, reply, work, answer_done);
     }
 
     // What we do not have. The kernel remembers ENOSYS and asks no more; programs see EOPNOTSUPP.

@@ -6,14 +6,14 @@ use std::{
 };
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyStatfs, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use crate::{
     fs::{
-        Attr, Caller, HandleId, InodeNumber, Kind, LockCall, LockRequest, RenameMode, SetAttr, SetTime, SetXattr, View,
-        WriteMode,
+        Attr, Caller, HandleId, InodeNumber, Kind, LockCall, LockRequest, RenameMode, SetAttr, SetTime, SetXattr,
+        Usage, View, WriteMode,
     },
     sync::Arc,
 };
@@ -143,6 +143,19 @@ pub(super) fn write_mode(write_flags: WriteFlags, flags: OpenFlags) -> WriteMode
         synchronous: !page && flags.0 & libc::O_DSYNC != 0,
         page,
     }
+}
+
+/// Block size that statfs(2) counts in.
+const STATFS_BLOCK_BYTES: u32 = 4096;
+
+/// Longest name of one component: what a blob's name of 1024 characters allows, cut to Linux' NAME_MAX.
+const NAME_BYTES_MAX: u32 = 255;
+
+/// Answers statfs(2).
+pub(super) fn answer_statfs(reply: ReplyStatfs, usage: Usage) {
+    let blocks = |bytes: u64| bytes / u64::from(STATFS_BLOCK_BYTES);
+    let (capacity, free) = (blocks(usage.capacity), blocks(usage.free));
+    reply.statfs(capacity, free, free, 0, 0, STATFS_BLOCK_BYTES, NAME_BYTES_MAX, STATFS_BLOCK_BYTES);
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use fuser::Errno;
@@ -15,7 +16,7 @@ use futures::FutureExt;
 use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
-    fs,
+    fs::{self, Meter, Operation},
     sync::{Arc, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -55,6 +56,7 @@ refuse!(
 pub(super) struct Dispatch {
     runtime: Handle,
     in_flight: Arc<InFlight>,
+    meter: Arc<Meter>,
 }
 
 /// Operations that have not been answered, and those that ended badly.
@@ -83,20 +85,20 @@ impl InFlight {
     }
 
     /// Runs something short on a thread that must survive it.
-    fn guard(&self, operation: &'static str, work: impl FnOnce()) {
+    fn guard(&self, operation: Operation, work: impl FnOnce()) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             self.note_panic(operation, &*panic);
         }
     }
 
-    fn note_panic(&self, operation: &'static str, panic: &(dyn Any + Send)) {
+    fn note_panic(&self, operation: Operation, panic: &(dyn Any + Send)) {
         self.panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(operation, "a defect made this operation fail: {}", panic_text(panic));
+        tracing::error!(operation = operation.name(), "a defect made this operation fail: {}", panic_text(panic));
     }
 
     #[cfg(test)]
-    fn note_asked(&self, operation: &'static str) {
-        *self.asked.lock().entry(operation).or_default() += 1;
+    fn note_asked(&self, operation: Operation) {
+        *self.asked.lock().entry(operation.name()).or_default() += 1;
     }
 
     /// How often the kernel has asked for these operations.
@@ -112,13 +114,19 @@ impl InFlight {
     }
 }
 
-/// One operation in flight; its Drop counts it out.
-struct Ticket(Arc<InFlight>);
+/// One operation in flight; its Drop counts it out, and its time in.
+struct Ticket {
+    in_flight: Arc<InFlight>,
+    meter: Arc<Meter>,
+    operation: Operation,
+    began: Instant,
+}
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
+        self.meter.note(self.operation, self.began.elapsed());
+        if self.in_flight.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.in_flight.idle.notify_waiters();
         }
     }
 }
@@ -127,96 +135,103 @@ impl Drop for Ticket {
 type Outcome<T> = Result<fs::Result<T>, Box<dyn Any + Send>>;
 
 impl Dispatch {
-    pub(super) fn new(runtime: Handle, in_flight: Arc<InFlight>) -> Self {
-        Self { runtime, in_flight }
+    pub(super) fn new(runtime: Handle, in_flight: Arc<InFlight>, meter: Arc<Meter>) -> Self {
+        Self { runtime, in_flight, meter }
     }
 
-    fn ticket(&self) -> Ticket {
+    fn ticket(&self, operation: Operation) -> Ticket {
         self.in_flight.count.fetch_add(1, Ordering::AcqRel);
-        Ticket(Arc::clone(&self.in_flight))
+        let (in_flight, meter) = (Arc::clone(&self.in_flight), Arc::clone(&self.meter));
+        Ticket { in_flight, meter, operation, began: Instant::now() }
+    }
+
+    /// Counts an operation that was answered without any of the others here.
+    pub(super) fn answered(&self, operation: Operation, began: Instant) {
+        self.meter.note(operation, began.elapsed());
     }
 
     /// Runs `work` here as far as it goes without waiting, and goes on as a task if it must wait. For operations whose
     /// first steps are short.
     pub(super) fn start<T: Send + 'static, R: Refuse>(
         &self,
-        operation: &'static str,
+        operation: Operation,
         reply: R,
         work: impl Future<Output = fs::Result<T>> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
         #[cfg(test)]
         self.in_flight.note_asked(operation);
-        let ticket = self.ticket();
+        let ticket = self.ticket(operation);
         let mut work = AssertUnwindSafe(work).catch_unwind().boxed();
         let within_runtime = self.runtime.enter();
         // A task polls again as soon as it is spawned, with a waker that counts: nothing is lost with this one.
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => finish(operation, &ticket, reply, outcome, answer),
+            Poll::Ready(outcome) => finish(&ticket, reply, outcome, answer),
             Poll::Pending => {
                 drop(within_runtime);
                 self.runtime.spawn(async move {
                     let outcome = work.await;
-                    finish(operation, &ticket, reply, outcome, answer);
+                    finish(&ticket, reply, outcome, answer);
                 });
             }
         }
     }
 
-    /// Runs what never waits and answers nothing, or answers itself.
-    pub(super) fn now(&self, operation: &'static str, work: impl FnOnce()) {
-        self.in_flight.guard(operation, work);
+    /// Runs what never waits and answers nothing, or answers itself; it is told when it began.
+    pub(super) fn now(&self, operation: Operation, work: impl FnOnce(Instant)) {
+        let began = Instant::now();
+        self.in_flight.guard(operation, || work(began));
     }
 
     /// What `work` has at once, on this thread. `None` also when it panicked: whoever then goes the long way answers.
-    pub(super) fn attempt<T>(&self, operation: &'static str, work: impl FnOnce() -> Option<T>) -> Option<T> {
-        let mut found = None;
+    pub(super) fn attempt<T>(&self, operation: Operation, work: impl FnOnce() -> Option<T>) -> Option<T> {
+        let (began, mut found) = (Instant::now(), None);
         self.in_flight.guard(operation, || found = work());
+        if found.is_some() {
+            self.answered(operation, began);
+        }
         found
     }
 
     /// Runs `work` as a task from the beginning. For operations that always ask the service, or hash and copy much.
     pub(super) fn spawn<T: Send + 'static, R: Refuse>(
         &self,
-        operation: &'static str,
+        operation: Operation,
         reply: R,
         work: impl Future<Output = fs::Result<T>> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
-        let ticket = self.ticket();
+        let ticket = self.ticket(operation);
         self.runtime.spawn(async move {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
-            finish(operation, &ticket, reply, outcome, answer);
+            finish(&ticket, reply, outcome, answer);
         });
     }
 }
 
-fn finish<T, R: Refuse>(
-    operation: &'static str,
-    ticket: &Ticket,
-    reply: R,
-    outcome: Outcome<T>,
-    answer: impl FnOnce(R, T),
-) {
+fn finish<T, R: Refuse>(ticket: &Ticket, reply: R, outcome: Outcome<T>, answer: impl FnOnce(R, T)) {
+    let operation = ticket.operation;
     match outcome {
         // A reply that is dropped by a panic answers EIO by itself.
-        Ok(Ok(value)) => ticket.0.guard(operation, || answer(reply, value)),
+        Ok(Ok(value)) => ticket.in_flight.guard(operation, || answer(reply, value)),
         Ok(Err(error)) => {
             log_error(operation, &error);
+            ticket.meter.note_error(operation, error.errno);
             reply.refuse(Errno::from_i32(error.errno));
         }
         Err(panic) => {
-            ticket.0.note_panic(operation, &*panic);
+            ticket.in_flight.note_panic(operation, &*panic);
+            ticket.meter.note_error(operation, libc::EIO);
             reply.refuse(Errno::EIO);
         }
     }
 }
 
 /// The message and its causes, at the level that the error asks for.
-fn log_error(operation: &'static str, error: &fs::Error) {
+fn log_error(operation: Operation, error: &fs::Error) {
     macro_rules! at {
         ($level:ident) => {
-            tracing::$level!(operation, errno = error.errno, "{}", error.to_chain())
+            tracing::$level!(operation = operation.name(), errno = error.errno, "{}", error.to_chain())
         };
     }
     match error.level {
@@ -254,22 +269,22 @@ mod tests {
 
     #[tokio::test]
     async fn what_needs_nobody_is_answered_before_start_returns() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
         let told = Arc::default();
-        dispatch.start("test", Recorder(Arc::clone(&told)), async { Ok(7) }, Recorder::accept);
+        dispatch.start(Operation::Read, Recorder(Arc::clone(&told)), async { Ok(7) }, Recorder::accept);
         assert_eq!(*told.lock(), Some(Ok(7)));
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_must_wait_is_answered_later_and_counts_until_then() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
         let (told, gate) = (Arc::default(), Arc::new(Notify::new()));
         let wait = Arc::clone(&gate);
         let work = async move {
             wait.notified().await;
             Err::<u32, _>(fs::Error::new(libc::ENOENT, "nothing"))
         };
-        dispatch.start("test", Recorder(Arc::clone(&told)), work, Recorder::accept);
+        dispatch.start(Operation::Read, Recorder(Arc::clone(&told)), work, Recorder::accept);
         assert_eq!(*told.lock(), None);
         gate.notify_one();
         dispatch.in_flight.idle().await;
@@ -278,13 +293,13 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_eio_and_counted() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
         let told = [Arc::default(), Arc::default()];
         let broken = || async { if true { panic!("broken") } else { Ok(1) } };
-        dispatch.start("test", Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);
-        dispatch.spawn("test", Recorder(Arc::clone(&told[1])), broken(), Recorder::accept);
-        dispatch.now("test", || panic!("broken"));
-        dispatch.start("test", Recorder(Arc::default()), async { Ok(1) }, |_, _: u32| panic!("broken"));
+        dispatch.start(Operation::Read, Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);
+        dispatch.spawn(Operation::Read, Recorder(Arc::clone(&told[1])), broken(), Recorder::accept);
+        dispatch.now(Operation::Read, |_| panic!("broken"));
+        dispatch.start(Operation::Read, Recorder(Arc::default()), async { Ok(1) }, |_, _: u32| panic!("broken"));
         dispatch.in_flight.idle().await;
         assert!(told.iter().all(|told| *told.lock() == Some(Err(libc::EIO))));
         assert_eq!(dispatch.in_flight.panics(), 4);

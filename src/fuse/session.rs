@@ -271,7 +271,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     let adapter = Adapter {
         fs: Arc::clone(&fs),
         view: Arc::clone(&view),
-        dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight)),
+        dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight), Arc::clone(fs.meter())),
         open: Arc::clone(&open),
         passthrough: Arc::clone(&passthrough),
         copies: Arc::clone(&copies),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::quantity;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -36,6 +38,17 @@ pub struct PersistentVolumeSpec {
     pub csi: Option<CsiSource>,
     /// The claim that has it.
     pub claim_ref: Option<ClaimReference>,
+    /// Quantities by resource.
+    #[serde(default)]
+    pub capacity: BTreeMap<String, String>,
+}
+
+impl PersistentVolume {
+    /// Its size in bytes, where it says one.
+    #[must_use]
+    pub fn capacity(&self) -> Option<i64> {
+        quantity::bytes(self.spec.capacity.get("storage")?)
+    }
 }
 
 /// `spec.csi` of a PersistentVolume.
@@ -46,6 +59,9 @@ pub struct CsiSource {
     pub driver: String,
     /// The volume's id.
     pub volume_handle: String,
+    /// What is handed to each call about it.
+    #[serde(default)]
+    pub volume_attributes: BTreeMap<String, String>,
     /// What is handed to NodeStageVolume.
     pub node_stage_secret_ref: Option<SecretReference>,
 }
@@ -117,6 +133,15 @@ pub(super) struct Status {
     pub(super) message: String,
 }
 
+/// An Opaque Secret, as v1 Secret.
+pub(super) fn secret(namespace: &str, name: &str, entries: &[(&str, &str)]) -> Value {
+    let data: BTreeMap<&str, String> = entries.iter().map(|(key, value)| (*key, STANDARD.encode(value))).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": { "name": name, "namespace": namespace }, "data": data,
+    })
+}
+
 /// A warning, as v1 Event.
 pub(super) fn event(
     object: &ObjectReference,
@@ -171,15 +196,18 @@ mod tests {
         let volume: v1::PersistentVolume = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "pv1", "uid": "u1" },
             "spec": {
+                "capacity": { "storage": "5Gi" },
                 "csi": {
-                    "driver": "d", "volumeHandle": "h", "nodeStageSecretRef": { "name": "s", "namespace": "n" },
+                    "driver": "d", "volumeHandle": "h", "volumeAttributes": { "a": "b" }, "nodeStageSecretRef": { "name": "s", "namespace": "n" },
                 },
                 "claimRef": { "kind": "PersistentVolumeClaim", "name": "c", "namespace": "a", "uid": "u2" },
             },
         }))
         .unwrap();
         let read: PersistentVolume = serde_json::from_value(serde_json::to_value(volume).unwrap()).unwrap();
+        assert_eq!(read.capacity(), Some(5 << 30));
         let csi = read.spec.csi.unwrap();
+        assert_eq!(csi.volume_attributes["a"], "b");
         assert_eq!((csi.driver.as_str(), csi.volume_handle.as_str()), ("d", "h"));
         assert_eq!(csi.node_stage_secret_ref.unwrap(), SecretReference { name: "s".into(), namespace: "n".into() });
         assert_eq!(read.spec.claim_ref.unwrap().uid, "u2");

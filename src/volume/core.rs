@@ -1,17 +1,30 @@
 //! The core of a volume: credential, store and file system, once a node however many views show it.
 
-use std::{iter, sync::Arc, time::SystemTime};
+use std::{
+    iter,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use super::{
     error::{Error, ErrorKind, Result},
     spec::{CREATED_BY, VolumeSpec, recorded_capacity},
 };
 use crate::{
-    blob::{self, AzureStore, BlobStore, Connections, ListRequest, Location, RequestLimits},
+    blob::{self, AzureStore, BlobName, BlobStore, Condition, Connections, ListRequest, Location, RequestLimits},
     credential::{Credential, CredentialSlot, watch_expiry},
+    doctor,
     finding::Diagnosis,
     fs::{self, FileSystem},
 };
+
+/// Requests that must have failed in a row before a volume is called abnormal: one is an accident.
+const OUTAGE_FAILURES_MIN: u64 = 3;
+/// For how long they must have: a service that fails over is back sooner.
+const OUTAGE_TIME_MIN: Duration = Duration::from_secs(10);
 
 /// What all volumes of the process share.
 #[derive(Clone, Debug)]
@@ -39,6 +52,10 @@ pub struct Core {
     location: Location,
     slot: Arc<CredentialSlot>,
     shared: Shared,
+    /// To ask whether the service is back.
+    store: AzureStore,
+    /// Somebody asks that now.
+    looks: Arc<AtomicBool>,
     file_system: Arc<FileSystem>,
 }
 
@@ -76,11 +93,12 @@ impl Core {
             scope: spec.scope.clone(),
             ..spec.settings.clone()
         };
-        let file_system = FileSystem::open(Arc::new(store), Arc::clone(&shared.resources), settings)
+        let file_system = FileSystem::open(Arc::new(store.clone()), Arc::clone(&shared.resources), settings)
             .await
             .map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
         say_ahead(&slot, spec);
-        Ok(Self { location: spec.location.clone(), slot, shared: shared.clone(), file_system })
+        let (location, looks) = (spec.location.clone(), Arc::default());
+        Ok(Self { location, slot, shared: shared.clone(), store, looks, file_system })
     }
 
     /// The file system.
@@ -136,6 +154,33 @@ impl Core {
         probe(&store).await
     }
 
+    /// What keeps the service from doing anything for the volume, once that has been so for a while. Asks nobody.
+    #[must_use]
+    pub fn outage(&self) -> Option<Diagnosis> {
+        let lasting = |outage: &blob::Outage| {
+            let lasts = outage.failures >= OUTAGE_FAILURES_MIN && outage.began.elapsed() >= OUTAGE_TIME_MIN;
+            lasts.then(|| outage.last.without_cause())
+        };
+        let error = self.file_system.traffic()?.outage(lasting)??;
+        Some(doctor::diagnose(&error, &self.location, &self.slot.current()))
+    }
+
+    /// Asks the service for one name in the background, if the last request failed: nobody else may ask, and the volume would
+    /// be called abnormal long after the service is back.
+    pub fn look_again(&self) {
+        let fails = self.file_system.traffic().is_some_and(|traffic| traffic.outage(|_| ()).is_some());
+        if !fails || self.looks.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (store, looks) = (self.store.clone(), Arc::clone(&self.looks));
+        drop(tokio::spawn(async move {
+            if let Err(error) = probe(&store).await {
+                tracing::debug!("the service is not back: {error}");
+            }
+            looks.store(false, Ordering::Release);
+        }));
+    }
+
     /// When the credential in use ends, where it says so itself.
     #[must_use]
     pub fn credential_expires(&self) -> Option<SystemTime> {
@@ -182,7 +227,7 @@ fn say_ahead(slot: &Arc<CredentialSlot>, spec: &VolumeSpec) {
         tracing::warn!(container, "{known}");
         async move {
             if let Some(notices) = notices {
-                notices.warn(&known).await;
+                notices.warn(&known, &[]).await;
             }
         }
     };
@@ -200,11 +245,17 @@ async fn probe(store: &AzureStore) -> blob::Result<()> {
     store.with_limits(RequestLimits::mounting()).list(&request).await.map(drop)
 }
 
-/// The size recorded in the container's metadata. Not everyone who may read blobs may read that, and nothing depends on
-/// it but what `df` shows.
+/// The size recorded in the metadata of the volume's directory, else of its container. Not everyone who may read blobs may read
+/// the container's, and nothing depends on it but what `df` shows.
 async fn capacity(store: &AzureStore) -> Option<u64> {
-    let metadata = store.with_limits(RequestLimits::mounting()).container_metadata().await.ok()?;
-    recorded_capacity(&metadata)
+    let store = store.with_limits(RequestLimits::mounting());
+    if let Ok(directory) = BlobName::new(store.location().prefix().trim_end_matches('/'))
+        && let Ok(marker) = store.head(&directory, &Condition::None).await
+        && let Some(recorded) = recorded_capacity(&marker.metadata)
+    {
+        return Some(recorded);
+    }
+    recorded_capacity(&store.container_metadata().await.ok()?)
 }
 
 async fn create_container(store: &AzureStore, owner: &str) -> blob::Result<()> {

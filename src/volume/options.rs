@@ -10,7 +10,7 @@ mod nearest;
 mod table;
 mod value;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 pub use document::{markdown, options_help};
 pub use table::{Effect, Row, TABLE, Takes};
@@ -20,7 +20,8 @@ use crate::{
     blob::RequestLimits,
     credential::{AuthMode, Cloud, IdentityOptions},
     fs::{
-        APPEND_AGE_DEFAULT, Consistency, Durability, METADATA_TTL_DEFAULT, SIBLING_AGE_DEFAULT, Settings, ViewSettings,
+        APPEND_AGE_DEFAULT, Consistency, Durability, METADATA_TTL_DEFAULT, Quota, SIBLING_AGE_DEFAULT, Settings,
+        ViewSettings,
     },
     fuse::SessionOptions,
 };
@@ -74,6 +75,8 @@ pub struct MountOptions {
     pub create_container: bool,
     /// Asks the service at every exclusive create.
     pub excl_strict: bool,
+    /// What becomes of writes beyond the capacity.
+    pub quota: Option<Quota>,
     /// Divides the sizes of blocks.
     pub block_divisor: Option<u64>,
     /// Only names below this prefix of the container.
@@ -86,6 +89,8 @@ pub struct MountOptions {
     pub identity: IdentityOptions,
     /// The cloud, where neither endpoint nor environment tells.
     pub cloud: Option<Cloud>,
+    /// Names of all options that were given, in their usual spelling.
+    pub given: BTreeSet<&'static str>,
     /// Shortest of the libfuse timeouts given: stands in for `metadata_ttl` where that is not said.
     kernel_timeout: Option<Duration>,
 }
@@ -180,6 +185,7 @@ impl MountOptions {
             read_only: self.read_only,
             excl_strict: self.excl_strict,
             block_divisor: self.block_divisor.unwrap_or(1),
+            quota: self.quota.unwrap_or_default(),
             limits: self.request_limits(),
             ..Settings::default()
         }
@@ -257,6 +263,7 @@ impl MountOptions {
         let Some(row) = find(name) else {
             return Err(OptionError::Unknown { name: name.to_owned(), nearest: nearest::nearest(name) });
         };
+        self.given.insert(row.name);
         let value = value.map(|value| value.trim().trim_matches(['"', '\'']));
         match row.effect {
             Effect::Sets(set) => {

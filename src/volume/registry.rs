@@ -11,12 +11,13 @@
 
 mod publish;
 mod stage;
+mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -25,13 +26,15 @@ use super::{
     bind,
     core::{Core, Refresh, Shared},
     error::{Error, ErrorKind, Result},
+    metrics,
     mountinfo::{Mount, MountTable, resolve},
     spec::VolumeSpec,
 };
 use crate::{
     credential::Credential,
-    fs::ViewSettings,
+    fs::{self, ViewSettings},
     fuse::{self, Session},
+    telemetry::metrics::{Labels, Page, table},
 };
 
 /// Type of our mounts, as mountinfo shows it.
@@ -63,14 +66,18 @@ pub struct PublishOptions {
     pub group: Option<u32>,
     /// No other pod of the node may have it (SINGLE_NODE_SINGLE_WRITER).
     pub exclusive: bool,
+    /// Who has it, for metrics.
+    pub user: Labels,
 }
 
 /// What is known about a published or staged path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Size of the volume, in bytes.
-    pub capacity: u64,
-    /// What is wrong, if something is.
+    /// Size of the volume, and what of it is in use, as far as that is known.
+    pub usage: fs::Usage,
+    /// Whether it is mounted and served.
+    pub serves: bool,
+    /// What is wrong, if something is: with the mount, or with the service.
     pub problem: Option<String>,
 }
 
@@ -85,8 +92,16 @@ struct ViewMount {
 #[derive(Clone, Debug)]
 struct Target {
     view: Arc<ViewMount>,
+    user: Labels,
     read_only: bool,
     exclusive: bool,
+}
+
+impl Target {
+    fn new(view: Arc<ViewMount>, options: &PublishOptions) -> Self {
+        let user = options.user.clone();
+        Self { view, user, read_only: options.read_only, exclusive: options.exclusive }
+    }
 }
 
 /// A volume that is mounted somewhere on this node.
@@ -97,8 +112,6 @@ struct Volume {
     /// Where it is staged, and the view there; `None` for inline volumes.
     staged: Option<(PathBuf, Arc<ViewMount>)>,
     targets: BTreeMap<PathBuf, Target>,
-    /// Size after an expansion, in bytes; before one, what the core found.
-    expanded: Option<u64>,
 }
 
 /// Id of a volume as one pod alone has it, at `target`: pods that sign in with their own identities share nothing.
@@ -125,7 +138,7 @@ impl Registry {
     /// When mountinfo cannot be read.
     pub async fn new(shared: Shared, views_directory: PathBuf) -> Result<Arc<Self>> {
         let directory = resolve(&views_directory).map_err(|error| Error::system("look at", &views_directory, error))?;
-        let dead: Vec<_> = table()?.below(&directory).map(|mount| mount.mount_point.clone()).collect();
+        let dead: Vec<_> = mounts()?.below(&directory).map(|mount| mount.mount_point.clone()).collect();
         for mount_point in dead {
             bind::unmount(&mount_point).await.map_err(|error| Error::system("unmount", &mount_point, error))?;
             bind::remove_directory(&mount_point).await.ok();
@@ -161,24 +174,36 @@ impl Registry {
             return Ok(None);
         };
         let usage = volume.core.file_system().usage();
-        let problem = if !view.session.is_serving() {
+        let broken = if !view.session.is_serving() {
             Some("the file system is no longer served: delete the pod, so that the volume is mounted anew".to_owned())
-        } else if table()?.at(&path).is_none() {
+        } else if mounts()?.at(&path).is_none() {
             Some(format!("{} is no longer mounted: delete the pod, so that it is mounted anew", path.display()))
         } else {
             None
         };
-        Ok(Some(Condition { capacity: volume.expanded.unwrap_or(usage.capacity), problem }))
+        volume.core.look_again();
+        let serves = broken.is_none();
+        let problem = broken.or_else(|| volume.core.outage().map(|known| known.to_string()));
+        Ok(Some(Condition { usage, serves, problem }))
     }
 
-    /// Every volume that is mounted here, in order, and when its credential ends where that says so.
-    #[must_use]
-    pub fn credential_ends(&self) -> Vec<(String, Option<SystemTime>)> {
-        let volumes: Vec<_> =
-            self.volumes.lock().iter().map(|(id, volume)| (id.clone(), Arc::clone(&volume.core))).collect();
-        let mut ends: Vec<_> = volumes.into_iter().map(|(id, core)| (id, core.credential_expires())).collect();
-        ends.sort();
-        ends
+    /// Adds every volume that is mounted here, in order, to a page of metrics.
+    pub fn write_metrics(&self, page: &mut Page) {
+        let mut volumes: Vec<_> = self.volumes.lock().iter().map(|(id, volume)| (id.clone(), volume.clone())).collect();
+        volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        page.count(&table::VOLUMES, &Labels::default(), volumes.len() as u64);
+        metrics::write_shared(page, &self.shared.resources.cache);
+        for (id, volume) in volumes {
+            let labels = volume.spec.labels.with("volume", id);
+            let mounts = volume.views().iter().filter(|view| view.session.is_serving()).count();
+            let core = &volume.core;
+            metrics::write_volume(page, &labels, core.file_system(), mounts, core.credential_expires());
+            page.count(&table::ABNORMAL, &labels, u64::from(core.outage().is_some()));
+            for target in volume.targets.values().filter(|target| target.user != Labels::default()) {
+                let labels = target.user.names().fold(labels.clone(), |all, (name, value)| all.with(name, value));
+                page.count(&table::PUBLISHED, &labels, 1);
+            }
+        }
     }
 
     /// Whether the volume `id` is staged or published anywhere here.
@@ -190,7 +215,9 @@ impl Registry {
     /// Takes note of the new size, in bytes, of the volume at `path`.
     pub fn expand(&self, id: &str, path: &Path, capacity: u64) {
         let path = resolve(path).unwrap_or_else(|_| path.to_owned());
-        self.update(&self.id_at(id, &path), |volume| volume.expanded = Some(capacity));
+        if let Some(volume) = self.volume(&self.id_at(id, &path)) {
+            volume.core.file_system().set_capacity(capacity);
+        }
     }
 
     /// How a volume is signed for and shown, if it is mounted here: a request that brings new secrets builds on it.
@@ -228,6 +255,18 @@ impl Registry {
 }
 
 impl Volume {
+    /// Its FUSE sessions, each once.
+    fn views(&self) -> Vec<&Arc<ViewMount>> {
+        let all = self.staged.iter().map(|(_, view)| view).chain(self.targets.values().map(|target| &target.view));
+        let mut views: Vec<&Arc<ViewMount>> = Vec::new();
+        for view in all {
+            if !views.iter().any(|known| Arc::ptr_eq(known, view)) {
+                views.push(view);
+            }
+        }
+        views
+    }
+
     /// After the last view: what even that could not save goes to lost+found, since nobody has the volume any more.
     async fn end(&self) {
         if let Err(error) = self.core.set_aside().await {
@@ -287,7 +326,7 @@ impl Found {
     }
 }
 
-fn table() -> Result<MountTable> {
+fn mounts() -> Result<MountTable> {
     MountTable::read().map_err(|error| Error::new(ErrorKind::Mount, "Cannot read /proc/self/mountinfo").because(error))
 }
 

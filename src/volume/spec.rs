@@ -9,6 +9,7 @@ use crate::{
     credential::{Credential, CredentialSource},
     finding::Diagnosis,
     fs, fuse,
+    telemetry::metrics::Labels,
 };
 
 /// Metadata name of a container that this driver made: who. Deleting one asks for it (`createdBy` of the Azure Blob CSI
@@ -31,8 +32,8 @@ pub fn recorded_capacity(metadata: &Metadata) -> Option<u64> {
 /// Whoever tells people what they should look at before it becomes a failure.
 #[async_trait]
 pub trait Notices: fmt::Debug + Send + Sync {
-    /// Says it, as far as that can be done.
-    async fn warn(&self, known: &Diagnosis);
+    /// Says it, as far as that can be done, of the volume and of those `users` that have it.
+    async fn warn(&self, known: &Diagnosis, users: &[Labels]);
 }
 
 /// A volume, as a request describes it.
@@ -42,6 +43,8 @@ pub struct VolumeSpec {
     pub id: String,
     /// Who may share what was read, in the cache: the volume, and whose identity reads it where that is not the volume's.
     pub scope: String,
+    /// What it is called elsewhere, for metrics.
+    pub labels: Labels,
     /// Container and prefix.
     pub location: Location,
     /// What to sign with, until a later request brings another.

@@ -31,7 +31,11 @@ use azblob_csi::{
     volume::{Shared, bind, mountinfo::MountTable},
 };
 use blob_emulator::{Emulator, Settings};
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tonic::transport::{Channel, Endpoint};
 
 /// The driver's usual name.
@@ -51,7 +55,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
-        let emulator = Emulator::start(Settings::default()).unwrap();
+        // Tests count requests.
+        let emulator = Emulator::start(Settings { request_log: 100_000, ..Settings::default() }).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("plugins_registry")).unwrap();
         let mut cluster = Self {
@@ -68,7 +73,7 @@ impl Cluster {
         let connections = Connections::new(8).unwrap();
         cluster.served.push(tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or_default() };
-            serve_controller(&endpoint, defaults(), connections, stopped).await.unwrap();
+            serve_controller(&endpoint, defaults(), connections, None, stopped).await.unwrap();
         }));
         cluster.stops.push(stop);
         until(|| cluster.path("controller.sock").exists()).await;
@@ -86,7 +91,7 @@ impl Cluster {
             registration_path: None,
             defaults: defaults(),
             api: None,
-            metrics_address: None,
+            metrics_address: Some(format!("unix:{}", self.path("metrics.sock").display())),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         self.served.push(tokio::spawn(async move {
@@ -187,6 +192,16 @@ impl Cluster {
         self.node.node_unstage_volume(request).await.map(drop)
     }
 
+    /// A page of the node plugin's endpoint: its status line, headers and text.
+    pub async fn page(&self, path: &str) -> String {
+        let mut stream = tokio::net::UnixStream::connect(self.path("metrics.sock")).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
     /// Mounts below the test's directory.
     pub fn mounts(&self) -> Vec<PathBuf> {
         let directory = self.directory.path().canonicalize().unwrap();
@@ -224,7 +239,7 @@ fn defaults() -> Defaults {
     Defaults::new(DRIVER, Cloud::default(), Trust::default())
 }
 
-fn channel(socket: &Path) -> Channel {
+pub fn channel(socket: &Path) -> Channel {
     Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap().connect_lazy()
 }
 

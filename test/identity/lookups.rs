@@ -12,7 +12,7 @@ const SUBSCRIPTION: &str = "00000000-0000-0000-0000-00000000000a";
 const GROUP: &str = "group";
 
 /// Writes the cloud config of a cluster whose identity is the application of [`CLIENT`].
-fn cloud_config(realm: &Realm) -> String {
+pub fn cloud_config(realm: &Realm) -> String {
     let file = realm.world.path("azure.json");
     let text = serde_json::json!({
         "cloud": "AzurePublicCloud", "tenantId": TENANT, "subscriptionId": SUBSCRIPTION, "resourceGroup": GROUP,
@@ -22,7 +22,7 @@ fn cloud_config(realm: &Realm) -> String {
     file.display().to_string()
 }
 
-fn grant(realm: &Realm, role: Role) {
+pub fn grant(realm: &Realm, role: Role) {
     let application = realm.services.tenant(TENANT).application(CLIENT);
     realm.services.grant(&application.object_id(), role);
 }

@@ -190,3 +190,46 @@ fn what_ends_is_in_the_metrics_and_nothing_secret_is() {
     assert!(page.contains(&line), "{page}");
     assert!(!page.contains("sig") && !page.contains(&emulator.key()), "{page}");
 }
+
+#[test]
+fn a_secret_that_a_volume_names_or_that_is_called_after_its_account_is_read_by_the_driver() {
+    let realm = Realm::new();
+    let api = KubernetesApi::start().unwrap();
+    let mut node = realm.node(&api);
+    let emulator = realm.world.emulator();
+    let (account, server) = (emulator.account(), emulator.endpoint());
+    let own = [("storageAccount", account), ("containerName", realm.world.container()), ("server", &*server)];
+    let with =
+        |more: &[(&'static str, &'static str)]| own.iter().copied().chain(more.iter().copied()).collect::<Vec<_>>();
+    let secret = format!("azure-storage-account-{account}-secret");
+    let put = |key: &str| {
+        api.put_secret("apps", "named", &[("azurestorageaccountkey", key)]);
+        api.put_secret("default", &secret, &[("azurestorageaccountname", account), ("azurestorageaccountkey", key)]);
+    };
+    let first = emulator.key();
+    put(&first);
+    let named = with(&[("secretName", "named"), ("secretNamespace", "apps")]);
+    node.stage("named", &named, &[]).unwrap();
+    node.stage("usual", &with(&[]), &[]).unwrap();
+
+    let second = emulator.rotate_key();
+    put(&second);
+    for volume in ["named", "usual"] {
+        std::fs::write(node.staging(volume).join(volume), "with the new key").unwrap();
+    }
+
+    let missing =
+        node.stage("missing", &with(&[("secretName", "gone"), ("secretNamespace", "apps")]), &[]).unwrap_err();
+    assert_eq!(missing.code(), tonic::Code::Unauthenticated, "{missing}");
+    assert!(missing.message().contains("Secret apps/gone"), "{missing}");
+    let inline = |namespace| {
+        let pod = [("csi.storage.k8s.io/ephemeral", "true"), ("csi.storage.k8s.io/pod.namespace", namespace)];
+        with(&[pod[0], pod[1], ("secretName", "named")])
+    };
+    let refused = node.stage("inline", &inline("other"), &[]).unwrap_err();
+    assert!(refused.message().contains("Secret other/named"), "a pod gets Secrets of its namespace alone: {refused}");
+    node.stage("inline", &inline("apps"), &[]).unwrap();
+    for key in [first, second] {
+        assert_no_secret(&node.log(), &key);
+    }
+}

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     blob::{
-        Error, ErrorKind, Result,
+        End, Error, ErrorKind, Result, Traffic,
         classify::{Again, classify, is_of_credential},
         limit::{Pass, RequestGate, VolumeId},
         link::Link,
@@ -60,6 +60,7 @@ pub(super) enum ReplyBody {
 pub(super) struct Arriving {
     response: azure_core::http::AsyncResponseBody,
     pass: Pass,
+    traffic: Option<Arc<Traffic>>,
 }
 
 impl Arriving {
@@ -68,6 +69,9 @@ impl Arriving {
         let piece = self.response.next().await;
         if let Some(Ok(bytes)) = &piece {
             self.pass.moved(bytes.len() as u64);
+            if let Some(traffic) = &self.traffic {
+                traffic.fetched(bytes.len() as u64);
+            }
         }
         piece
     }
@@ -125,6 +129,7 @@ pub(super) struct Engine {
     /// Whose turn it is at the gate.
     pub(super) volume: VolumeId,
     pub(super) link: Link,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) host: String,
 }
 
@@ -147,18 +152,21 @@ impl Engine {
             let mut failed = match self.try_once(call, limits, deadline).await {
                 Ok(reply) => {
                     self.slot.note_success(generation);
+                    self.traffic.succeeded();
                     return Ok(reply);
                 }
                 Err(failed) => failed,
             };
             ambiguous |= failed.again == Again::Ambiguous;
             failed.error = telling(failed.error, before.take(), deadline);
+            self.traffic.failed(&failed.error);
             let replaced = failed.error.kind == ErrorKind::Denied && self.slot.generation() != generation;
             if newer_credentials < NEWER_CREDENTIALS_MAX {
                 // It may have been rotated, revoked, or have ended early: its source is asked once more.
                 let refused = !replaced && is_of_credential(failed.error.status, failed.error.code.as_deref());
                 if replaced || refused && self.slot.renew(generation, token).await {
                     newer_credentials += 1;
+                    self.traffic.retried();
                     continue;
                 }
             }
@@ -168,6 +176,7 @@ impl Engine {
             }
             tracing::debug!(error = %failed.error, tries = backoff.tries(), ?wait, "trying again");
             before = Some(failed.error);
+            self.traffic.retried();
             tokio::time::sleep(wait).await;
         }
     }
@@ -186,9 +195,13 @@ impl Engine {
         };
         let sending = Duration::from_secs(call.body.len() / UPLOAD_BYTES_PER_SECOND_MIN);
         let ends = deadline.min(Instant::now() + limits.one_try + sending);
+        let asked = Instant::now();
         match tokio::time::timeout_at(ends.into(), self.exchange_or_hedge(call, pass)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(late(Again::Ambiguous)),
+            Err(_) => {
+                self.traffic.note(call.operation, End::TimedOut, asked.elapsed());
+                Err(late(Again::Ambiguous))
+            }
         }
     }
 
@@ -243,9 +256,14 @@ impl Engine {
         let asked = Instant::now();
         let options = PipelineStreamOptions { skip_checks: true, ..PipelineStreamOptions::default() };
         let response = self.pipeline.stream(&context, &mut request, Some(options)).await;
-        let response = response.map_err(|error| self.not_answered(call, error))?;
+        let response = response.map_err(|error| {
+            self.traffic.note(call.operation, End::NoAnswer, asked.elapsed());
+            self.not_answered(call, error)
+        })?;
         pass.moved(call.body.len());
+        self.traffic.sent(call.body.len());
         let status = u16::from(response.status());
+        self.traffic.note(call.operation, End::Status(status), asked.elapsed());
         if !(200..300).contains(&status) {
             return Err(self.refused(call, response).await);
         }
@@ -253,7 +271,9 @@ impl Engine {
             self.link.note_first_byte(asked.elapsed());
         }
         let (_, headers, body) = response.deconstruct();
-        let mut arriving = Arriving { response: body, pass };
+        // What a blob is made of, not listings.
+        let traffic = call.measured.then(|| Arc::clone(&self.traffic));
+        let mut arriving = Arriving { response: body, pass, traffic };
         let body = if call.buffered {
             let read = read_whole(&mut arriving, BUFFERED_BODY_BYTES_MAX).await;
             let whole = read.map_err(|error| self.not_answered(call, error))?;

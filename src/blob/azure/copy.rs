@@ -1,7 +1,10 @@
-//! Copy Blob inside the container. The service may do it at once or leave it pending; we return when *our* copy, known
+//! Copy Blob, inside the container or from another one. The service may do it at once or leave it pending; we return when *our* copy, known
 //! by its id, has succeeded, so that a rename may delete its source (DESIGN 10.9).
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use azure_core::http::{Method, headers::Headers};
 use url::Url;
@@ -14,12 +17,19 @@ use super::{
     response,
     source::Source,
 };
-use crate::blob::{BlobName, Committed, Condition, CopyOptions, ETag, Error, ErrorKind, Result};
+use crate::{
+    blob::{BlobName, Committed, Condition, CopyOptions, ETag, Error, ErrorKind, Result},
+    credential::Credential,
+};
 
 /// First look at a pending copy, doubling up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause between two looks: a copy of gigabytes inside an account takes seconds.
 const POLL_MAX: Duration = Duration::from_secs(2);
+
+/// Largest blob of another account that is copied in the name of a token: only a synchronous copy takes one for its source (REST
+/// page "Copy Blob From URL").
+pub const TOKEN_COPY_BYTES_MAX: u64 = 256 << 20;
 
 pub(super) async fn copy(
     store: &AzureStore,
@@ -28,12 +38,48 @@ pub(super) async fn copy(
     name: &BlobName,
     options: &CopyOptions,
 ) -> Result<Committed> {
-    let mut call = store.blob_call("Copy Blob", Method::Put, name)?;
+    let call = store.blob_call("Copy Blob", Method::Put, name)?;
     let Some(url) = store.location().blob_url(source) else {
         return Err(store.invalid(call.operation, call.resource, "the source's name cannot be put into a URL"));
     };
+    perform(store, call.source(Source::Copied(url.clone())), (&url, source_version), name, options).await
+}
+
+/// The same from another container.
+pub(super) async fn copy_from(
+    store: &AzureStore,
+    source: &AzureStore,
+    (source_name, source_version): (&BlobName, &ETag),
+    name: &BlobName,
+    options: &CopyOptions,
+) -> Result<Committed> {
+    let mut call = store.blob_call("Copy Blob", Method::Put, name)?;
+    let location = source.location();
+    let Some(url) = location.blob_url(source_name) else {
+        return Err(store.invalid(call.operation, call.resource, "the source's name cannot be put into a URL"));
+    };
+    let is_foreign = store.location().service_url() != location.service_url();
+    if is_foreign && matches!(&*source.credentials().current(), Credential::Token(_)) {
+        call = call.header("x-ms-requires-sync", "true");
+    }
+    call = call.source(Source::Foreign {
+        url: url.clone(),
+        slot: Arc::clone(source.credentials()),
+        container: location.container().to_owned(),
+        blob: source_name.to_string(),
+        needs_sas: is_foreign,
+    });
+    perform(store, call, (&url, source_version), name, options).await
+}
+
+async fn perform(
+    store: &AzureStore,
+    mut call: Call,
+    (url, source_version): (&Url, &ETag),
+    name: &BlobName,
+    options: &CopyOptions,
+) -> Result<Committed> {
     call = call
-        .source(Source::Copied(url.clone()))
         .header("x-ms-source-if-match", source_version.0.as_ref())
         .condition(&options.condition)
         .access_tier(options.access_tier.as_deref())
@@ -44,7 +90,7 @@ pub(super) async fn copy(
     let ends = Instant::now() + store.limits.commits;
     let began = match store.engine().run(&call, &store.limits).await {
         Ok(reply) => started(store, &call, &reply.headers)?,
-        Err(failed) => recognise(store, &call, name, &url, failed).await?,
+        Err(failed) => recognise(store, &call, name, url, failed).await?,
     };
     match began {
         Started::Done(committed) => Ok(committed),

@@ -1,10 +1,12 @@
 //! List Blobs, with metadata, flat or folded at `/`. Ours because `azure_storage_blob` 1.1 has no delimiter.
 
 mod parse;
+mod texts;
 
 use azure_core::http::Method;
 
 pub(super) use parse::resolve;
+pub(super) use texts::texts;
 
 use super::{AzureStore, call::ReplyBody};
 use crate::blob::{ListPage, ListRequest, Result};

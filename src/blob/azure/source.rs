@@ -1,12 +1,12 @@
 //! A blob that the service itself reads for a request: its URL goes in a header, signed anew for each try, since the
 //! credential may have been replaced between two tries.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use azure_core::http::headers::HeaderName;
 use url::Url;
 
-use crate::credential::{Credential, READ_PERMISSION, blob_sas};
+use crate::credential::{Credential, CredentialSlot, READ_PERMISSION, blob_sas};
 
 /// How long a source stays readable by the SAS that we make: the longest deadline, and 15 minutes for a clock that is
 /// behind (the service refuses requests of clocks that are further off anyway).
@@ -20,6 +20,8 @@ pub(super) enum Source {
     /// Of Put Block From URL: the service reads it as whoever the URL says. An anonymous source is public, and a token goes in a
     /// header of its own (`CredentialPolicy`).
     Read { url: Url, container: String, blob: String },
+    /// Of Copy Blob from another container, which has a credential of its own: the account's key opens it within the account.
+    Foreign { url: Url, slot: Arc<CredentialSlot>, container: String, blob: String, needs_sas: bool },
     /// Of a rename: container and path, escaped, and the SAS once more where that is the credential.
     Renamed { path: String, url: Option<Url> },
 }
@@ -43,6 +45,12 @@ impl Source {
                 copied(&url)
             }
             (Self::Copied(url) | Self::Read { url, .. }, _) => copied(url),
+            (Self::Foreign { url, slot, container, blob, needs_sas }, _) => match &*slot.current() {
+                own @ Credential::SharedKey(_) if *needs_sas => {
+                    Self::Read { url: url.clone(), container: container.clone(), blob: blob.clone() }.header(own)
+                }
+                own => Self::Copied(url.clone()).header(own),
+            },
             (Self::Renamed { path, url }, credential) => {
                 let query = match (credential, url) {
                     (Credential::Sas(token), Some(url)) => {

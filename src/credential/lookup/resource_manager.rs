@@ -27,24 +27,29 @@ pub struct AccountKeys {
     pub group: String,
     /// Its name.
     pub account: String,
+    /// The key that was made last goes first, not the first one.
+    pub latest: bool,
+}
+
+/// URL of an account, or of all of a resource group, or of what lies `below` one.
+pub(super) fn account_url(
+    cloud: Cloud,
+    subscription: &str,
+    group: &str,
+    account: Option<&str>,
+    below: &[&str],
+) -> Option<Url> {
+    let mut url = Url::parse(&cloud.resource_manager()).ok()?;
+    let fixed =
+        ["subscriptions", subscription, "resourceGroups", group, "providers", "Microsoft.Storage", "storageAccounts"];
+    url.path_segments_mut().ok()?.clear().extend(fixed).extend(account).extend(below);
+    url.query_pairs_mut().append_pair("api-version", API_VERSION);
+    Some(url)
 }
 
 impl AccountKeys {
     fn url(&self) -> Option<Url> {
-        let mut url = Url::parse(&self.cloud.resource_manager()).ok()?;
-        url.path_segments_mut().ok()?.clear().extend([
-            "subscriptions",
-            &self.subscription,
-            "resourceGroups",
-            &self.group,
-            "providers",
-            "Microsoft.Storage",
-            "storageAccounts",
-            &self.account,
-            "listKeys",
-        ]);
-        url.query_pairs_mut().append_pair("api-version", API_VERSION);
-        Some(url)
+        account_url(self.cloud, &self.subscription, &self.group, Some(&self.account), &["listKeys"])
     }
 
     /// The resource that tokens for it are made for.
@@ -74,7 +79,12 @@ impl AccountKeys {
     /// The first key, with the second to spare. A key that may only read is of no use.
     fn credential(&self, answer: &Value) -> Option<Credential> {
         let full = |key: &&Value| key["permissions"].as_str().is_none_or(|may| may.eq_ignore_ascii_case("full"));
-        let mut keys = answer["keys"].as_array()?.iter().filter(full).filter_map(|key| {
+        let mut keys: Vec<&Value> = answer["keys"].as_array()?.iter().filter(full).collect();
+        if self.latest {
+            // Times of one form, to the second and more: as texts they are in order.
+            keys.sort_by_key(|key| std::cmp::Reverse(key["creationTime"].as_str().unwrap_or_default().to_owned()));
+        }
+        let mut keys = keys.into_iter().filter_map(|key| {
             let name = key["keyName"].as_str().unwrap_or("key");
             AccountKey::parse(&format!("{name} of account {}", self.account), &self.account, key["value"].as_str()?)
                 .ok()
@@ -112,7 +122,7 @@ mod tests {
 
     fn keys() -> AccountKeys {
         let (subscription, group) = ("0000-1".to_owned(), "a group/..".to_owned());
-        AccountKeys { cloud: Cloud::Germany, subscription, group, account: "acme".to_owned() }
+        AccountKeys { cloud: Cloud::Germany, subscription, group, account: "acme".to_owned(), latest: false }
     }
 
     #[test]
@@ -150,5 +160,11 @@ mod tests {
         assert_eq!(first.sign("x"), one.sign("x"));
         assert_eq!(first.spare().unwrap().sign("x"), two.sign("x"));
         assert!(keys().credential(&json!({ "keys": [] })).is_none());
+        let dated = |value, time| json!({ "keyName": "k", "value": value, "creationTime": time });
+        let answer = json!({ "keys": [dated("b25l", "2026-01-01T00:00:00Z"), dated("dHdv", "2026-05-01T00:00:00Z")] });
+        let Some(Credential::SharedKey(newest)) = (AccountKeys { latest: true, ..keys() }).credential(&answer) else {
+            panic!()
+        };
+        assert_eq!(newest.sign("x"), two.sign("x"));
     }
 }

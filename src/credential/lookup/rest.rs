@@ -75,14 +75,28 @@ pub(super) async fn ask(
     name: &str,
     (method, url): (Method, &Url),
 ) -> Result<Value, Failed> {
+    tell(http, tokens, name, (method, url), None).await
+}
+
+/// The same with a JSON document in the body. An answer without a body counts as `null`.
+pub(super) async fn tell(
+    http: &IdentityHttp,
+    tokens: &TokenCredential,
+    name: &str,
+    (method, url): (Method, &Url),
+    body: Option<&Value>,
+) -> Result<Value, Failed> {
     let mut pause = PAUSE;
     let mut renewed = false;
     for left in (0..TRIES_MAX).rev() {
         let authorization = tokens.authorization().await.map_err(|error| Failed::NotAsked(error.into()))?;
         let serial = tokens.serial();
-        let answer = http.ask(name, method.clone(), url, &authorization).await;
+        let answer = http.ask(name, method.clone(), url, &authorization, body.map(Value::to_string)).await;
         let answer = answer.map_err(|error| Failed::NotAsked(error.into()))?;
         if (200..300).contains(&answer.status) {
+            if answer.text.trim().is_empty() {
+                return Ok(Value::Null);
+            }
             return serde_json::from_str(&answer.text)
                 .map_err(|_| Failed::NotAsked(LookupError::garbled(name, url, "its answer is no JSON")));
         }

@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Controller;
+use super::{Controller, patience::patience};
 use crate::csi::{
     proto::v1::{
         ControllerExpandVolumeRequest, ControllerExpandVolumeResponse, ControllerGetCapabilitiesRequest,
@@ -20,8 +20,19 @@ use crate::csi::{
 };
 
 /// What this service can do, and nothing else is offered.
-const CAPABILITIES: [rpc::Type; 3] =
-    [rpc::Type::CreateDeleteVolume, rpc::Type::ExpandVolume, rpc::Type::SingleNodeMultiWriter];
+const CAPABILITIES: [rpc::Type; 7] = [
+    rpc::Type::CreateDeleteVolume,
+    rpc::Type::ExpandVolume,
+    rpc::Type::SingleNodeMultiWriter,
+    rpc::Type::CloneVolume,
+    rpc::Type::CreateDeleteSnapshot,
+    rpc::Type::ListSnapshots,
+    rpc::Type::GetSnapshot,
+];
+
+/// What it can do as well where it has an identity of its own, and may read PersistentVolumes: those calls carry no secret.
+const CAPABILITIES_OF_ITS_OWN: [rpc::Type; 4] =
+    [rpc::Type::ListVolumes, rpc::Type::GetVolume, rpc::Type::VolumeCondition, rpc::Type::GetCapacity];
 
 #[async_trait]
 impl controller_server::Controller for Controller {
@@ -29,8 +40,8 @@ impl controller_server::Controller for Controller {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
-        let request = request.into_inner();
-        answer("CreateVolume", &request.name.clone(), self.create(request).await)
+        let (patience, request) = (patience(request.metadata()), request.into_inner());
+        answer("CreateVolume", &request.name.clone(), self.create(request, patience).await)
     }
 
     async fn delete_volume(
@@ -61,10 +72,11 @@ impl controller_server::Controller for Controller {
         &self,
         _request: Request<ControllerGetCapabilitiesRequest>,
     ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
-        let capabilities = CAPABILITIES.map(|capability| ControllerServiceCapability {
-            r#type: Some(controller_service_capability::Type::Rpc(Rpc { r#type: capability.into() })),
+        let own: &[rpc::Type] = if self.speaks_for_itself() { &CAPABILITIES_OF_ITS_OWN } else { &[] };
+        let capabilities = CAPABILITIES.iter().chain(own).map(|capability| ControllerServiceCapability {
+            r#type: Some(controller_service_capability::Type::Rpc(Rpc { r#type: (*capability).into() })),
         });
-        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: capabilities.into() }))
+        Ok(Response::new(ControllerGetCapabilitiesResponse { capabilities: capabilities.collect() }))
     }
 
     async fn controller_publish_volume(
@@ -83,51 +95,56 @@ impl controller_server::Controller for Controller {
 
     async fn list_volumes(
         &self,
-        _request: Request<ListVolumesRequest>,
+        request: Request<ListVolumesRequest>,
     ) -> Result<Response<ListVolumesResponse>, Status> {
-        Err(unsupported("ListVolumes"))
+        let request = request.into_inner();
+        answer("ListVolumes", "", self.list_volumes(request).await)
     }
 
     async fn get_capacity(
         &self,
-        _request: Request<GetCapacityRequest>,
+        request: Request<GetCapacityRequest>,
     ) -> Result<Response<GetCapacityResponse>, Status> {
-        Err(unsupported("GetCapacity"))
+        answer("GetCapacity", "", self.capacity(&request.into_inner()))
     }
 
     async fn create_snapshot(
         &self,
-        _request: Request<CreateSnapshotRequest>,
+        request: Request<CreateSnapshotRequest>,
     ) -> Result<Response<CreateSnapshotResponse>, Status> {
-        Err(unsupported("CreateSnapshot"))
+        let (patience, request) = (patience(request.metadata()), request.into_inner());
+        answer("CreateSnapshot", &request.name.clone(), self.create_snapshot(request, patience).await)
     }
 
     async fn delete_snapshot(
         &self,
-        _request: Request<DeleteSnapshotRequest>,
+        request: Request<DeleteSnapshotRequest>,
     ) -> Result<Response<DeleteSnapshotResponse>, Status> {
-        Err(unsupported("DeleteSnapshot"))
+        let request = request.into_inner();
+        answer("DeleteSnapshot", &request.snapshot_id.clone(), self.delete_snapshot(request).await)
     }
 
     async fn list_snapshots(
         &self,
-        _request: Request<ListSnapshotsRequest>,
+        request: Request<ListSnapshotsRequest>,
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
-        Err(unsupported("ListSnapshots"))
+        answer("ListSnapshots", "", self.list_snapshots(request.into_inner()).await)
     }
 
     async fn get_snapshot(
         &self,
-        _request: Request<GetSnapshotRequest>,
+        request: Request<GetSnapshotRequest>,
     ) -> Result<Response<GetSnapshotResponse>, Status> {
-        Err(unsupported("GetSnapshot"))
+        let request = request.into_inner();
+        answer("GetSnapshot", &request.snapshot_id.clone(), self.get_snapshot(request).await)
     }
 
     async fn controller_get_volume(
         &self,
-        _request: Request<ControllerGetVolumeRequest>,
+        request: Request<ControllerGetVolumeRequest>,
     ) -> Result<Response<ControllerGetVolumeResponse>, Status> {
-        Err(unsupported("ControllerGetVolume"))
+        let request = request.into_inner();
+        answer("ControllerGetVolume", &request.volume_id.clone(), self.get_volume(request).await)
     }
 
     async fn controller_modify_volume(

@@ -148,6 +148,35 @@ fn sizes_and_durations_read_as_people_write_them() {
     assert!(parse_duration("-1").is_err());
 }
 
+/// Every option that StorageClasses and PersistentVolumes for the Azure Blob CSI driver and blobfuse are known to carry.
+#[test]
+fn every_mount_option_of_blobfuse_parses_in_every_form() {
+    let options = "allow_other ro rw uid=1000 gid=1000 umask=022 default_permissions nonempty direct_io attr_timeout=120 \
+        entry_timeout=120 negative_timeout=120 attr-timeout=120 entry-timeout=120 negative-timeout=120 read-only allow-other \
+        use-adls=true subdirectory=a/b virtual-directory=true no-symlinks=true log-level=LOG_WARNING container-name=c \
+        tmp-path=/mnt/cache cache-size-mb=1000 file-cache-timeout-in-seconds=120 file-cache-timeout=120 use-attr-cache=true \
+        attr-cache-timeout=120 attr-cache-max-size-mb=100 kernel-list-cache-timeout=120 cancel-list-on-mount-seconds=10 \
+        disable-kernel-cache disable-writeback-cache=true ignore-open-flags=true block-cache block-cache-block-size=16 \
+        block-cache-pool-size=1000 block-cache-disk-size=1000 block-cache-disk-timeout=120 block-cache-path=/mnt/c \
+        block-cache-prefetch=12 block-cache-prefetch-on-open=true block-cache-parallelism=64 block-cache-strong-consistency \
+        streaming=true block-size-mb=8 max-blocks-per-file=4 max-concurrency=32 max-retry=5 max-retry-interval-in-seconds=30 \
+        retry-delay-factor=2 cap-mbps-read=100 cap-iops=100 lazy-write upload-modified-only=true sync-to-flush ignore-sync \
+        cpk-enabled=false honour-acl=true preserve-acl=true set-content-type=true preload pre-mount-validate=true use-https=true \
+        empty-dir-check=false basic-remount-check=true wait-for-mount=5s foreground=true log-type=syslog \
+        log-file-path=/var/log/x disable-version-check=true telemetry=x cleanup-on-start=true low-disk-threshold=60 \
+        high-disk-threshold=90 max-eviction=100 hard-limit=true required-free-space-mb=100 pool-size=100 workers=8 \
+        disable-compression=true cache-on-list=true list-cache-timeout=120 cache-poll-timeout-msec=100";
+    for option in options.split_whitespace() {
+        let (name, value) = option.split_once('=').unwrap_or((option, "true"));
+        for form in [format!("--{option}"), format!("-o {option}"), format!("-o{option}"), option.to_owned()] {
+            assert!(MountOptions::parse([&form]).is_ok(), "{form}: {:?}", MountOptions::parse([&form]));
+        }
+        if find(name).is_some_and(|row| row.takes != Takes::Flag) {
+            MountOptions::parse([format!("--{name} {value}")]).unwrap();
+        }
+    }
+}
+
 /// Set AZBLOB_UPDATE_DOCS=1 to write the table into the page instead of comparing.
 #[test]
 fn the_configuration_page_shows_this_table() {

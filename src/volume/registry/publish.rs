@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry, Result,
-    Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, refresh, remove_path, resolved, table,
+    Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, mounts, refresh, remove_path, resolved,
 };
 use crate::{credential::Credential, fs::ViewSettings};
 
@@ -30,7 +30,7 @@ impl Registry {
     ) -> Result<Outcome> {
         let (staging, target) = (resolved(staging)?, resolved(target)?);
         let volume = self.volume(id);
-        let table = table()?;
+        let table = mounts()?;
         if let Some(outcome) = self.already(volume.as_ref(), &table, &target, options, credential).await? {
             return Ok(outcome);
         }
@@ -46,7 +46,7 @@ impl Registry {
             self.end_if_unused(id, &view).await.ok();
             return Err(error);
         }
-        let published = Target { view, read_only: options.read_only, exclusive: options.exclusive };
+        let published = Target::new(view, options);
         self.update(id, |volume| {
             volume.targets.insert(target, published);
         });
@@ -61,7 +61,7 @@ impl Registry {
         let target = resolved(target)?;
         let volume = self.volume(&spec.id);
         if let Some(outcome) =
-            self.already(volume.as_ref(), &table()?, &target, options, Some(&spec.credential)).await?
+            self.already(volume.as_ref(), &mounts()?, &target, options, Some(&spec.credential)).await?
         {
             return Ok(outcome);
         }
@@ -80,10 +80,10 @@ impl Registry {
                 return Err(error);
             }
         };
-        let published = Target { view, read_only: options.read_only, exclusive: options.exclusive };
+        let published = Target::new(view, options);
         let id = spec.id.clone();
         let targets = [(target, published)].into();
-        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets, expanded: None });
+        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets });
         Ok(Outcome::Mounted)
     }
 
@@ -92,7 +92,7 @@ impl Registry {
         // What comes before the target in `id_of_pod`; an inline volume's id has no target in it, and no other pod.
         let Some(shared) = id.strip_suffix(&id_of_pod("", target)) else { return Ok(()) };
         let all = id_of_pod(shared, Path::new("/"));
-        let table = table()?;
+        let table = mounts()?;
         let volumes = self.volumes.lock();
         let mut others = volumes.iter().filter(|(other, _)| *other != id && other.starts_with(&all));
         others.try_for_each(|(_, other)| check_exclusive(shared, other, &table, options))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, Outcome, Registry, Result, ViewMount, Volume, VolumeSpec,
-    bind, refresh, remove_path, resolved, table,
+    bind, mounts, refresh, remove_path, resolved,
 };
 
 impl Registry {
@@ -22,7 +22,7 @@ impl Registry {
         if let Some(volume) = &known {
             check_same(volume, &spec)?;
             if let Some((staged_at, view)) = &volume.staged
-                && view.is_live(&table()?)
+                && view.is_live(&mounts()?)
             {
                 if *staged_at != path {
                     let message = format!("Volume {:?} is already staged at {}", spec.id, staged_at.display());
@@ -52,7 +52,7 @@ impl Registry {
         let view = ViewMount::mount(&core, &spec, spec.view_for(group), &path).await?;
         let targets = known.map(|volume| volume.targets).unwrap_or_default();
         let id = spec.id.clone();
-        let volume = Volume { core, spec, staged: Some((path, view)), targets, expanded: None };
+        let volume = Volume { core, spec, staged: Some((path, view)), targets };
         self.volumes.lock().insert(id, volume);
         Ok(Outcome::Mounted)
     }
@@ -69,7 +69,7 @@ impl Registry {
         else {
             return remove_path(&path).await;
         };
-        let table = table()?;
+        let table = mounts()?;
         if let Some(target) = volume.targets.keys().find(|target| table.at(target).is_some()) {
             let message = format!("Volume {id:?} cannot be unstaged: it is still published at {}", target.display());
             return Err(Error::new(ErrorKind::NotReady, message));
@@ -108,7 +108,7 @@ fn check_same(volume: &Volume, spec: &VolumeSpec) -> Result<()> {
 
 /// Makes room at `path`: dead mounts go, a working one of another driver stays.
 async fn clear(path: &Path) -> Result<Found> {
-    let found = Found::at(table()?.at(path));
+    let found = Found::at(mounts()?.at(path));
     match found {
         Found::ForeignFuse if bind::foreign_mount_answers(path, FOREIGN_ANSWER_DEADLINE).await => return Ok(found),
         Found::DeadOrOurs | Found::ForeignFuse => {
