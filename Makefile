@@ -7,6 +7,7 @@
 #   make test-long    the same with far more work in some suites (AZBLOB_TEST=long; see test/harness/src/length.rs)
 #   make manifests  deploy/azblob-csi.yaml, rendered from the Helm chart
 #   make bench    a table of figures  make static  one static binary, tried in an empty root
+#   make e2e      the driver in a real Kubernetes: builds one the first time (test/e2e), starts it, ends it
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -18,11 +19,12 @@ CLIENTS := test/clients
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 CONTAINED := test/tools/contained.sh
+export E2E_DIR := $(abspath $(TARGET_DIR))/e2e
 
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo manifests check test races test-long lint bench static tools clients clients-libraries \
+.PHONY: help demo manifests check test races test-long lint bench static e2e e2e-tools tools clients clients-libraries \
 	clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -36,7 +38,7 @@ lint: $(TOOLS)/bin/cargo-deny
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(TOOLS)/bin/cargo-deny --log-level warn check bans licenses sources
-	for script in test/tools/*.sh; do bash -n "$$script"; done
+	for script in test/tools/*.sh test/e2e/*.sh test/e2e/lab test/e2e/restart; do bash -n "$$script"; done
 
 test: tools clients races
 	$(CONTAINED) cargo test --workspace --no-fail-fast
@@ -72,6 +74,23 @@ static:
 	chroot "$$root" /azblob-csi --version
 	chroot "$$root" /azblob-csi mount --help >/dev/null
 	ls -l "$$binary"
+
+# Programs and images of the test cluster. Nothing of a registry of images: Go modules, and packages of Debian.
+e2e-tools: $(TOOLS)/bin/helm
+	@test/tools/install.sh debian containerd=containerd runc=runc /usr/lib/cni/bridge=containernetworking-plugins \
+		iptables=iptables conntrack=conntrack busybox=busybox-static openssl=openssl ip=iproute2
+	test/e2e/build.sh "$(E2E_DIR)/bin"
+	test/e2e/images.sh base
+
+# A cluster of one node in namespaces of its own; scenarios run as processes of that node. E2E=NAME runs those with that name.
+e2e: e2e-tools static
+	test/e2e/images.sh driver $(TARGET_DIR)/$(HOST)/release/azblob-csi
+	cargo test --test e2e --test e2e_rights --no-run
+	trap test/e2e/down.sh EXIT
+	test/e2e/up.sh
+	# Three at a time: each waits for the cluster most of the time.
+	test/e2e/lab cargo test --offline --test e2e -- --test-threads=3 $(E2E)
+	$(if $(E2E),,test/e2e/lab cargo test --offline --test e2e_rights)
 
 tools: $(TOOLS)/bin/fsx $(TOOLS)/bin/pjdfstest $(TOOLS)/bin/helm
 	@test/tools/install.sh debian git=git sqlite3=sqlite3 fio=fio rsync=rsync getfattr=attr vim=vim zip=zip unzip=unzip \

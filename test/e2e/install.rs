@@ -1,0 +1,60 @@
+//! The driver in the cluster: our chart, installed by helm as a user would, and taken out again.
+
+use std::{io::Write as _, path::Path};
+
+use crate::{
+    cluster::Cluster,
+    kubectl::{PATIENCE, apply, kubectl, manifest, program, until},
+};
+
+/// Name of the driver that scenarios use.
+pub const DRIVER: &str = "blob.csi.azure.com";
+/// Where it is installed.
+pub const NAMESPACE: &str = "kube-system";
+/// Its node plugin.
+pub const NODE_PLUGIN: &str = "daemonset/csi-blob-node";
+/// Its release.
+pub const RELEASE: &str = "azblob-csi";
+
+/// Installs the driver under a name, or brings its settings up to date, and waits until it serves.
+pub fn install(cluster: &Cluster, release: &str, driver: &str) {
+    authority(cluster);
+    let mut values = tempfile::NamedTempFile::new().unwrap();
+    let text = manifest("values.yaml", &[("driver", driver), ("proxy", &cluster.identity.proxy_url())]);
+    values.write_all(text.as_bytes()).unwrap();
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/charts/azblob-csi");
+    let (chart, values) = (chart.to_str().unwrap(), values.path().to_str().unwrap());
+    let arguments = ["upgrade", "--install", release, chart, "--namespace", NAMESPACE, "--values", values, "--wait"];
+    program("helm", &[&arguments[..], &["--timeout", "170s"]].concat()).success();
+    registered(driver);
+}
+
+/// Takes a release out again.
+pub fn uninstall(release: &str) {
+    let arguments = ["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"];
+    program("helm", &arguments).success();
+}
+
+/// The certificate authority of the emulator's endpoints, for the driver to trust.
+fn authority(cluster: &Cluster) {
+    let secret = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "e2e-authority", "namespace": NAMESPACE },
+        "stringData": { "ca.pem": cluster.identity.ca_pem() },
+    });
+    apply(&secret.to_string());
+}
+
+/// Waits until the kubelet knows the driver.
+fn registered(driver: &str) {
+    until("the kubelet to register the driver", PATIENCE, || {
+        let drivers = kubectl(&["get", "csinode", "node1", "-o", "jsonpath={.spec.drivers[*].name}"]);
+        if drivers.split(' ').any(|name| name == driver) { Ok(()) } else { Err(drivers) }
+    });
+}
+
+/// Starts the node plugin anew, as an upgrade does, and waits until it serves.
+pub fn restart_node_plugin() {
+    kubectl(&["-n", NAMESPACE, "rollout", "restart", NODE_PLUGIN]);
+    kubectl(&["-n", NAMESPACE, "rollout", "status", NODE_PLUGIN, "--timeout=170s"]);
+    registered(DRIVER);
+}

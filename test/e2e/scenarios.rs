@@ -1,0 +1,10 @@
+//! The scenarios, by subject.
+
+mod access;
+mod classes;
+mod drivers;
+mod failures;
+mod inline;
+mod rotation;
+mod scale;
+mod volumes;
