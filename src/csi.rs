@@ -15,6 +15,7 @@ mod copy;
 pub mod error;
 pub mod identity;
 pub mod in_flight;
+pub mod kubelet;
 pub mod labels;
 mod lookup;
 mod marks;

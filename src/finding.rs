@@ -333,6 +333,8 @@ named! {
         TokenFileUnreadable "token-file-unreadable",
         /// A token file without a token.
         TokenFileEmpty "token-file-empty",
+        /// A volume whose mount has gone with an earlier process, and whose Secret cannot be had.
+        StageLost "stage-lost",
         /// A volume that needs the token of its pod, and none came.
         PodTokenMissing "pod-token-missing",
         /// A pod's token that is none.

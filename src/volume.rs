@@ -24,5 +24,5 @@ pub mod spec;
 
 pub use core::{Refresh, Shared};
 pub use error::{Error, ErrorKind, Result};
-pub use registry::{Condition, Outcome, PublishOptions, Registry, id_of_pod};
+pub use registry::{Condition, Layout, Outcome, Place, PublishOptions, Registry, id_of_pod};
 pub use spec::{Notices, VolumeSpec};

@@ -3,7 +3,10 @@
 //! Stage and inline publish bring everything that a mount needs. Publish of a staged volume only binds; secrets that come
 //! with it (nodePublishSecretRef, repeated every minute or two where the CSIDriver says requiresRepublish) refresh the
 //! credential in place, as do newer tokens of a pod. A volume that each pod signs in to by itself is not staged: there is no
-//! pod's token yet. A republish of a working mount never fails.
+//! pod's token yet. A republish of a working mount never fails. A publish that finds no live mount at the staging path stages by
+//! itself (`restage`): the kubelet does not know that the process that staged has ended.
+
+mod restage;
 
 use std::{path::Path, sync::Arc};
 
@@ -89,6 +92,18 @@ impl Node {
         VolumeSpec { source: spec.source.clone().or_else(read_again), notices: Some(secret), ..spec }
     }
 
+    /// What a stage request asks for.
+    async fn spec_of_stage(
+        &self,
+        request: &NodeStageVolumeRequest,
+        attributes: Parameters,
+        access: &Access,
+    ) -> Result<VolumeSpec> {
+        let (volume_id, secrets) = (request.volume_id.as_str(), &request.secrets);
+        let spec = MountRequest { volume_id, attributes: &attributes, secrets, access }.spec(&self.defaults).await?;
+        Ok(self.known_to_api(spec, request, attributes))
+    }
+
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
         let access = Access::read(request.volume_capability.as_ref())?;
@@ -99,15 +114,7 @@ impl Node {
             tracing::debug!(volume = request.volume_id, "mounted for each pod by itself");
             return Ok(NodeStageVolumeResponse {});
         }
-        let spec = MountRequest {
-            volume_id: &request.volume_id,
-            attributes: &attributes,
-            secrets: &request.secrets,
-            access: &access,
-        }
-        .spec(&self.defaults)
-        .await?;
-        let spec = self.known_to_api(spec, &request, attributes);
+        let spec = self.spec_of_stage(&request, attributes, &access).await?;
         let (registry, path) = (Arc::clone(&self.registry), request.staging_target_path.clone());
         let operation = async move { Ok(registry.stage(spec, access.group, Path::new(&path)).await?) };
         let outcome = self.stages.run(&request.volume_id, &request, operation).await?;
@@ -165,6 +172,7 @@ impl Node {
                     "staging_target_path is missing: the volume must be staged first",
                 ));
             }
+            self.stage_where_gone(&request).await?;
             let credential = self.brought_credential(&mount).await;
             let operation = async move {
                 let (staging, target) = (Path::new(&moved.staging_target_path), Path::new(&moved.target_path));

@@ -17,6 +17,7 @@ use super::{
     controller::Controller,
     error::{Error, ErrorKind, Result},
     identity::Identity,
+    kubelet::Kubelet,
     metrics::{Calls, Measured},
     node::Node,
     proto::{
@@ -68,16 +69,16 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// Directory of this driver below the kubelet's.
-    fn plugin_directory(&self) -> PathBuf {
-        self.kubelet_directory.join("plugins").join(&self.defaults.driver_name)
+    /// The kubelet's directory, as this driver sees it.
+    fn kubelet(&self) -> Kubelet {
+        Kubelet::new(&self.kubelet_directory, &self.defaults.driver_name)
     }
 
     fn seen_by_kubelet(&self, socket: &Path) -> PathBuf {
         match &self.registration_path {
             Some(path) => path.clone(),
             None if socket.starts_with(&self.kubelet_directory) => socket.to_path_buf(),
-            None => self.plugin_directory().join("csi.sock"),
+            None => self.kubelet_directory.join("plugins").join(&self.defaults.driver_name).join("csi.sock"),
         }
     }
 }
@@ -88,9 +89,10 @@ impl NodeOptions {
 /// When a socket cannot be made.
 pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<Output = ()> + Send) -> Result<()> {
     let path = socket_path(&options.endpoint)?;
-    let registry = Registry::new(shared, options.plugin_directory().join("views")).await?;
-    registry.watch();
+    // First: where another process of this driver listens, its mounts are not dead.
     let socket = Socket::bind(&path).await?;
+    let registry = Registry::new(shared, Arc::new(options.kubelet())).await?;
+    registry.watch();
     let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
         .with_api(options.api.clone());
     let calls = Calls::default();

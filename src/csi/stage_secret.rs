@@ -2,7 +2,7 @@
 //! while the volume is mounted; so it is read here when what it held is refused, and what is to be known about the volume is
 //! said as an event of its claim. Both need rights at the API server; without them nothing of this is done.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
@@ -83,12 +83,42 @@ impl StageSecret {
     }
 }
 
+/// What the API server says of the Secret of a volume.
+#[derive(Debug)]
+pub enum Looked {
+    /// Its entries.
+    Found(BTreeMap<String, String>),
+    /// The volume is staged without one.
+    Without,
+    /// There is one, and it cannot be read, for this reason.
+    Unreadable(String),
+    /// Whether there is one is not known, for this reason.
+    Unknown(String),
+}
+
+impl StageSecret {
+    /// Reads the Secret as the kubelet does for a stage. Cancel-safe.
+    pub async fn look(&self) -> Looked {
+        let secret = match self.found.get_or_try_init(|| self.find()).await {
+            Ok(Found { secret: Some(secret), .. }) => secret,
+            Ok(Found { secret: None, .. }) => return Looked::Without,
+            Err(error) => return Looked::Unknown(error),
+        };
+        match self.api.secret(&secret.namespace, &secret.name).await {
+            Ok(entries) => Looked::Found(entries),
+            Err(error) => Looked::Unreadable(error.to_string()),
+        }
+    }
+}
+
 #[async_trait]
 impl CredentialSource for StageSecret {
     async fn read(&self) -> Result<Credential, String> {
-        let found = self.found.get_or_try_init(|| self.find()).await?;
-        let secret = found.secret.as_ref().ok_or("the PersistentVolume has no nodeStageSecretRef")?;
-        let entries = self.api.secret(&secret.namespace, &secret.name).await.map_err(|error| error.to_string())?;
+        let entries = match self.look().await {
+            Looked::Found(entries) => entries,
+            Looked::Without => return Err("the PersistentVolume has no nodeStageSecretRef".to_owned()),
+            Looked::Unreadable(reason) | Looked::Unknown(reason) => return Err(reason),
+        };
         let id = VolumeId::parse(&self.volume_id).ok();
         let account = Account::find(&self.defaults, &self.attributes, id.as_ref(), &entries).await;
         account.map(|account| account.credential).map_err(|error| error.full_text())

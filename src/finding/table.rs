@@ -25,6 +25,8 @@ const AADSTS: &str = "aadsts::a_refusal_without_claims_names_no_token";
 const ANSWERS: &str = "diagnose::every_answer_of_the_service_has_its_finding";
 
 const SECRET_FILES: &str = "secret_files::a_file_that_cannot_be_read_is_named_with_its_variable";
+const STAGE_LOST: &str =
+    "restart::without_its_secret_a_volume_is_not_staged_again_and_the_sentence_says_what_is_missing";
 const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
 const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
 const LOOKUPS: &str = "doctor::each_mistake_of_a_lookup_is_told_apart";
@@ -308,6 +310,10 @@ pub const TABLE: &[Row] = &[
         "token file ... is empty",
         "token file {file} is empty",
         "check the projected serviceAccountToken volume that it comes from"], FEDERATION),
+    row(F::StageLost, Check::Credential, [
+        "a gRPC error FailedPrecondition of a publish; FailedMount: is no longer mounted at",
+        "volume {volume} is no longer mounted at {path} (an earlier process of the node plugin mounted it), and the Secret to mount it with again cannot be had ({reason})",
+        "let the node plugin read it (node.readSecrets=true of the chart), or name it in nodePublishSecretRef of the PersistentVolume as well; or delete all pods of the volume on this node, so that the kubelet stages it anew"], STAGE_LOST),
     row(F::PodTokenMissing, Check::WorkloadIdentity, [
         "a gRPC error Unauthenticated of a publish; FailedMount: no token of the pod",
         "the volume is for the identity of its pod, but the kubelet handed over no token of the pod for api://AzureADTokenExchange",

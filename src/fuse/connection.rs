@@ -27,6 +27,11 @@ impl Connection {
         Ok(parse(&fs::read("/proc/self/mountinfo")?, mount_point))
     }
 
+    /// Whether that is its number, as mountinfo writes it.
+    pub(super) fn is_on(self, device: &str) -> bool {
+        device == format!("{}:{}", self.major, self.minor)
+    }
+
     /// Lets the kernel read ahead in full requests. Fails where /sys is read-only (a container that is not privileged).
     pub(super) fn tune(self) -> io::Result<()> {
         let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", self.major, self.minor);

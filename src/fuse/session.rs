@@ -168,6 +168,12 @@ impl Session {
         self.passthrough.handed_over()
     }
 
+    /// Whether it serves the superblock `device` (`major:minor`, as mountinfo shows it).
+    #[must_use]
+    pub fn is_on(&self, device: &str) -> bool {
+        self.connection.is_some_and(|connection| connection.is_on(device))
+    }
+
     /// Waits until the mount is no longer served, whoever ended it. Cancel-safe.
     pub async fn ended(&self) {
         let mut phase = self.phase.clone();
@@ -230,6 +236,12 @@ impl Session {
         self.disowned.store(true, Ordering::Release);
     }
 
+    /// Whether [`Self::disown`] was called.
+    #[must_use]
+    pub fn is_disowned(&self) -> bool {
+        self.disowned.load(Ordering::Acquire)
+    }
+
     async fn closed(&self) {
         let mut phase = self.phase.clone();
         let _ = phase.wait_for(|phase| *phase == Phase::Closed).await;
@@ -250,7 +262,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if self.is_serving()
-            && !self.disowned.load(Ordering::Acquire)
+            && !self.is_disowned()
             && let Err(errno) = mount::unmount(&self.mount_point, true)
         {
             tracing::warn!(mount = %self.mount_point.display(), %errno, "cannot detach the mount");

@@ -141,17 +141,33 @@ pub async fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a FUSE mount that *another* process serves answers statfs(2) within `deadline`. The call runs on a thread
-/// that is abandoned when it hangs. For our own mounts the registry knows without asking.
-pub async fn foreign_mount_answers(path: &Path, deadline: Duration) -> bool {
+/// What a mount says that another process serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It works.
+    Works,
+    /// Nobody serves it any more.
+    Dead,
+    /// Nothing within the deadline, or an error that may pass.
+    Silent,
+}
+
+/// Asks a FUSE mount that *another* process serves by statfs(2), for at most `deadline`. The call runs on a thread that is
+/// abandoned when it hangs. For our own mounts the registry knows without asking.
+pub async fn ask_foreign_mount(path: &Path, deadline: Duration) -> Answer {
     let path: PathBuf = path.to_path_buf();
     let (report, answer) = tokio::sync::oneshot::channel();
     let probe = std::thread::Builder::new().name("statfs-probe".to_owned()).spawn(move || {
-        report.send(nix::sys::statvfs::statvfs(&path).is_ok()).ok();
+        report.send(nix::sys::statvfs::statvfs(&path).map(drop)).ok();
     });
-    match probe {
-        Ok(_detached) => matches!(tokio::time::timeout(deadline, answer).await, Ok(Ok(true))),
-        Err(_) => false,
+    if probe.is_err() {
+        return Answer::Silent;
+    }
+    match tokio::time::timeout(deadline, answer).await {
+        Ok(Ok(Ok(()))) => Answer::Works,
+        // What the kernel says of a connection whose server has gone, and of one that was aborted (fs/fuse/dev.c).
+        Ok(Ok(Err(Errno::ENOTCONN | Errno::ECONNABORTED))) => Answer::Dead,
+        _ => Answer::Silent,
     }
 }
 

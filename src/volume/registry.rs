@@ -7,8 +7,10 @@
 //! Callers hold the volume's turn (`csi::in_flight`): operations on one volume never overlap. Statistics need no turn.
 //!
 //! What is here dies with the process: a mount of an earlier process is *dead* (its file type is ours, and nobody here
-//! serves it). Stage and publish replace dead mounts; unstage and unpublish remove them.
+//! serves it). Stage and publish replace dead mounts; unstage and unpublish remove them; the start detaches those that no
+//! pod has (`leftovers`).
 
+mod leftovers;
 mod publish;
 mod stage;
 mod watch;
@@ -22,8 +24,10 @@ use std::{
 
 use parking_lot::Mutex;
 
+pub use leftovers::{Layout, Place};
+
 use super::{
-    bind,
+    bind::{self, Answer},
     core::{Core, Refresh, Shared},
     error::{Error, ErrorKind, Result},
     metrics,
@@ -125,25 +129,28 @@ pub fn id_of_pod(id: &str, target: &Path) -> String {
 #[derive(Debug)]
 pub struct Registry {
     shared: Shared,
+    /// Where mounts of this driver are.
+    layout: Arc<dyn Layout>,
     /// Where views are mounted that are not the one of the staging path.
     views_directory: PathBuf,
+    /// Dead mounts that were detached. Guards the numbers only.
+    dead: Mutex<BTreeMap<Place, u64>>,
     /// By volume id. Guards the table only: it is cloned out, changed, and put back; nothing awaits inside.
     volumes: Mutex<HashMap<String, Volume>>,
 }
 
 impl Registry {
-    /// An empty table. Mounts that an earlier process left in `views_directory` are dead, and are removed.
+    /// An empty table. Mounts that an earlier process of this driver left are dead, and are detached where no pod has them.
+    /// No other process of this driver may run on the node.
     ///
     /// # Errors
-    /// When mountinfo cannot be read.
-    pub async fn new(shared: Shared, views_directory: PathBuf) -> Result<Arc<Self>> {
-        let directory = resolve(&views_directory).map_err(|error| Error::system("look at", &views_directory, error))?;
-        let dead: Vec<_> = mounts()?.below(&directory).map(|mount| mount.mount_point.clone()).collect();
-        for mount_point in dead {
-            bind::unmount(&mount_point).await.map_err(|error| Error::system("unmount", &mount_point, error))?;
-            bind::remove_directory(&mount_point).await.ok();
-        }
-        Ok(Arc::new(Self { shared, views_directory: directory, volumes: Mutex::default() }))
+    /// When mountinfo cannot be read, or the kernel keeps a mount.
+    pub async fn new(shared: Shared, layout: Arc<dyn Layout>) -> Result<Arc<Self>> {
+        let views_directory = resolved(&layout.views())?;
+        let (volumes, dead) = (Mutex::default(), Mutex::default());
+        let registry = Self { shared, layout, views_directory, dead, volumes };
+        registry.sweep(&mounts()?).await?;
+        Ok(Arc::new(registry))
     }
 
     fn volume(&self, id: &str) -> Option<Volume> {
@@ -193,6 +200,9 @@ impl Registry {
         volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
         page.count(&table::VOLUMES, &Labels::default(), volumes.len() as u64);
         metrics::write_shared(page, &self.shared.resources.cache);
+        for (place, count) in &*self.dead.lock() {
+            page.count(&table::DEAD_MOUNTS, &Labels::default().with("place", place.name()), *count);
+        }
         for (id, volume) in volumes {
             let labels = volume.spec.labels.with("volume", id);
             let mounts = volume.views().iter().filter(|view| view.session.is_serving()).count();
@@ -294,8 +304,11 @@ impl ViewMount {
         self.session.is_serving() && table.at(self.session.mount_point()).is_some_and(|mount| mount.fs_type == OUR_TYPE)
     }
 
-    /// Ends the session and removes its directory.
+    /// Ends the session and removes its directory; where another has its place since, it ends with those who hold files open.
     async fn end(&self) -> Result<()> {
+        if self.session.is_disowned() {
+            return Ok(());
+        }
         let path = self.session.mount_point();
         match self.session.unmount().await {
             Ok(()) => {}

@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -19,7 +20,7 @@ use azblob_csi::{
     csi::{
         plugin::{NodeOptions, serve_controller, serve_node},
         proto::v1::{
-            CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
+            CapacityRange, CreateVolumeRequest, NodeGetInfoRequest, NodePublishVolumeRequest, NodeStageVolumeRequest,
             NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest, Volume, VolumeCapability,
             controller_client::ControllerClient,
             node_client::NodeClient,
@@ -33,6 +34,7 @@ use azblob_csi::{
 use blob_emulator::{Emulator, Settings};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
     sync::oneshot,
     task::JoinHandle,
 };
@@ -48,36 +50,102 @@ pub struct Cluster {
     pub emulator: Emulator,
     pub node: NodeClient<Channel>,
     pub controller: ControllerClient<Channel>,
+    /// Where volumes are staged, below the directory.
+    pub staging: String,
     directory: tempfile::TempDir,
     stops: Vec<oneshot::Sender<()>>,
     served: Vec<JoinHandle<()>>,
+    /// Node plugins in processes of their own, by driver.
+    plugins: BTreeMap<String, Child>,
 }
 
 impl Cluster {
     pub async fn start() -> Self {
+        let mut cluster = Self::prepare();
+        cluster.start_node().await;
+        cluster.start_controller().await;
+        cluster
+    }
+
+    /// With a node plugin in a process of its own, which can be killed, and the kubelet's own paths.
+    pub async fn start_apart(environment: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut cluster = Self::prepare();
+        cluster.staging = format!("plugins/kubernetes.io/csi/{DRIVER}/0123/globalmount");
+        cluster.node = cluster.spawn(DRIVER, environment, arguments).await;
+        cluster.start_controller().await;
+        cluster
+    }
+
+    fn prepare() -> Self {
         // Tests count requests.
         let emulator = Emulator::start(Settings { request_log: 100_000, ..Settings::default() }).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("plugins_registry")).unwrap();
-        let mut cluster = Self {
+        Self {
             node: NodeClient::new(channel(&directory.path().join("node.sock"))),
             controller: ControllerClient::new(channel(&directory.path().join("controller.sock"))),
             emulator,
+            staging: "staging".to_owned(),
             directory,
             stops: Vec::new(),
             served: Vec::new(),
-        };
-        cluster.start_node().await;
+            plugins: BTreeMap::new(),
+        }
+    }
+
+    async fn start_controller(&mut self) {
         let (stop, stopped) = oneshot::channel::<()>();
-        let endpoint = cluster.path("controller.sock").display().to_string();
+        let endpoint = self.path("controller.sock").display().to_string();
         let connections = Connections::new(8).unwrap();
-        cluster.served.push(tokio::spawn(async move {
+        self.served.push(tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or_default() };
             serve_controller(&endpoint, defaults(), connections, None, stopped).await.unwrap();
         }));
-        cluster.stops.push(stop);
-        until(|| cluster.path("controller.sock").exists()).await;
-        cluster
+        self.stops.push(stop);
+        until(|| self.path("controller.sock").exists()).await;
+    }
+
+    /// Starts a node plugin of `driver` in a process of its own; one that was killed before, anew.
+    pub async fn spawn(
+        &mut self,
+        driver: &str,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> NodeClient<Channel> {
+        let socket = self.path(&format!("{driver}.sock"));
+        let metrics = format!("--metrics-address=unix:{}", self.path("metrics.sock").display());
+        let log = File::options().create(true).append(true).open(self.path("node.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_azblob-csi"));
+        command.args(["--log-level", "debug", "node", "--node-id", "node-1", "--driver-name", driver]);
+        command.args(["--endpoint", &format!("unix://{}", socket.display()), "--kubelet-dir", &self.text("")]);
+        command.args(["--spool-dir", &self.text("spool")]).args(arguments).envs(environment.iter().copied());
+        if driver == DRIVER {
+            command.arg(metrics);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.plugins.insert(driver.to_owned(), child);
+        let listens = async {
+            while UnixStream::connect(&socket).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), listens).await.expect("the plugin listens");
+        let mut node = NodeClient::new(channel(&socket));
+        // It listens before it looks at what is mounted, and answers afterwards.
+        node.node_get_info(NodeGetInfoRequest {}).await.unwrap();
+        node
+    }
+
+    /// Ends the node plugin of `driver` without a warning, as the kernel does when memory is short.
+    pub fn kill(&mut self, driver: &str) {
+        let mut child = self.plugins.remove(driver).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// What node plugins in processes of their own have logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("node.log")).unwrap()
     }
 
     async fn start_node(&mut self) {
@@ -150,7 +218,7 @@ impl Cluster {
     pub fn stage_request(&self, volume: &Volume) -> NodeStageVolumeRequest {
         NodeStageVolumeRequest {
             volume_id: volume.volume_id.clone(),
-            staging_target_path: self.text("staging"),
+            staging_target_path: self.text(&self.staging),
             volume_capability: Some(capability(Mode::MultiNodeMultiWriter, None)),
             secrets: self.secrets(),
             volume_context: volume.volume_context.clone(),
@@ -161,7 +229,7 @@ impl Cluster {
     pub fn publish_request(&self, volume: &Volume, target: &str) -> NodePublishVolumeRequest {
         NodePublishVolumeRequest {
             volume_id: volume.volume_id.clone(),
-            staging_target_path: self.text("staging"),
+            staging_target_path: self.text(&self.staging),
             target_path: self.text(target),
             volume_capability: Some(capability(Mode::MultiNodeMultiWriter, None)),
             volume_context: volume.volume_context.clone(),
@@ -187,8 +255,10 @@ impl Cluster {
     }
 
     pub async fn unstage(&mut self, volume: &Volume) -> Result<(), tonic::Status> {
-        let request =
-            NodeUnstageVolumeRequest { volume_id: volume.volume_id.clone(), staging_target_path: self.text("staging") };
+        let request = NodeUnstageVolumeRequest {
+            volume_id: volume.volume_id.clone(),
+            staging_target_path: self.text(&self.staging),
+        };
         self.node.node_unstage_volume(request).await.map(drop)
     }
 
@@ -229,6 +299,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        for child in self.plugins.values_mut() {
+            child.kill().ok();
+            child.wait().ok();
+        }
         for mount_point in self.mounts().iter().rev() {
             nix::mount::umount2(mount_point, nix::mount::MntFlags::MNT_DETACH).ok();
         }

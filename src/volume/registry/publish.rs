@@ -8,12 +8,36 @@ use std::{
 use uuid::Uuid;
 
 use super::{
-    Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry, Result,
-    Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, mounts, refresh, remove_path, resolved,
+    Answer, Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry,
+    Result, Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, mounts, refresh, remove_path, resolved,
 };
 use crate::{credential::Credential, fs::ViewSettings};
 
 impl Registry {
+    /// Whether a publish of the volume `id` at `target` needs a mount at `staging`, and there is none that works: after a
+    /// restart of this process, whose end the caller, who believes the volume staged, did not see.
+    ///
+    /// # Errors
+    /// When a path cannot be looked at, or mountinfo cannot be read.
+    pub async fn lacks_stage(&self, id: &str, staging: &Path, target: &Path) -> Result<bool> {
+        let (staging, target) = (resolved(staging)?, resolved(target)?);
+        let (volume, table) = (self.volume(id), mounts()?);
+        let is_settled = match Found::at(table.at(&target)) {
+            Found::Nothing => false,
+            Found::DeadOrOurs => {
+                let known = volume.as_ref().and_then(|volume| volume.targets.get(&target));
+                known.is_some_and(|published| published.view.session.is_serving())
+            }
+            Found::ForeignFuse => bind::ask_foreign_mount(&target, FOREIGN_ANSWER_DEADLINE).await != Answer::Dead,
+            Found::Other => true,
+        };
+        if is_settled || volume.is_some_and(|volume| is_staged_at(&volume, &staging, &table)) {
+            return Ok(false);
+        }
+        Ok(Found::at(table.at(&staging)) != Found::ForeignFuse
+            || bind::ask_foreign_mount(&staging, FOREIGN_ANSWER_DEADLINE).await != Answer::Works)
+    }
+
     /// Shows the volume staged at `staging` to a pod, at `target`. A target that works already is never touched:
     /// `credential`, if one came along, is refreshed in place.
     ///
@@ -47,9 +71,13 @@ impl Registry {
             return Err(error);
         }
         let published = Target::new(view, options);
-        self.update(id, |volume| {
-            volume.targets.insert(target, published);
-        });
+        let mut replaced = None;
+        self.update(id, |volume| replaced = volume.targets.insert(target, published));
+        if let Some(replaced) = replaced
+            && let Err(error) = self.end_if_unused(id, &replaced.view).await
+        {
+            tracing::warn!(volume = id, "what was mounted before does not end: {}", super::chain(&error));
+        }
         Ok(Outcome::Mounted)
     }
 
@@ -147,13 +175,12 @@ impl Registry {
                 }
                 Ok(Some(Outcome::AlreadyServed(refresh(&volume.core, credential).await)))
             }
-            (Found::DeadOrOurs, _) => {
-                tracing::warn!(path = %target.display(), "a dead mount is there: removing it");
-                bind::detach(target).await.map_err(|error| Error::system("detach", target, error))?;
-                bind::unmount(target).await.map_err(|error| Error::system("unmount", target, error))?;
-                Ok(None)
+            (Found::ForeignFuse, _)
+                if bind::ask_foreign_mount(target, FOREIGN_ANSWER_DEADLINE).await != Answer::Dead =>
+            {
+                Ok(Some(Outcome::Foreign))
             }
-            (Found::ForeignFuse, _) => Ok(Some(Outcome::Foreign)),
+            (Found::DeadOrOurs | Found::ForeignFuse, _) => self.take_down(table, target).await.map(|()| None),
             (Found::Other, _) => {
                 let message = format!(
                     "{} is already mounted, but not from a Blob container: delete the pod, so that its volume is mounted \
@@ -211,13 +238,13 @@ async fn publish_foreign(
     options: &PublishOptions,
 ) -> Result<Outcome> {
     let is_foreign = Found::at(table.at(staging)) == Found::ForeignFuse;
-    if is_foreign && bind::foreign_mount_answers(staging, FOREIGN_ANSWER_DEADLINE).await {
+    if is_foreign && bind::ask_foreign_mount(staging, FOREIGN_ANSWER_DEADLINE).await == Answer::Works {
         bind_to(staging, target, options.read_only).await?;
         return Ok(Outcome::Foreign);
     }
     let message = format!(
-        "Volume {id:?} is not staged at {}: no live mount of this driver is there. If the driver was restarted, delete the \
-         pods of the volume on this node, so that it is staged anew",
+        "Volume {id:?} is not staged at {}: no live mount of this driver is there. Delete the pods of the volume on this \
+         node, so that it is staged anew",
         staging.display()
     );
     Err(Error::new(ErrorKind::NotReady, message))

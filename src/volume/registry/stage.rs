@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, Outcome, Registry, Result, ViewMount, Volume, VolumeSpec,
-    bind, mounts, refresh, remove_path, resolved,
+    Answer, Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, Outcome, Registry, Result, ViewMount, Volume,
+    VolumeSpec, bind, mounts, refresh, remove_path, resolved,
 };
 
 impl Registry {
@@ -31,7 +31,7 @@ impl Registry {
                 return Ok(Outcome::AlreadyServed(refresh(&volume.core, Some(&spec.credential)).await));
             }
         }
-        if clear(&path).await? == Found::ForeignFuse {
+        if self.clear(&path).await? == Found::ForeignFuse {
             tracing::info!(path = %path.display(), "another driver's mount works there: it is left alone");
             return Ok(Outcome::Foreign);
         }
@@ -90,6 +90,24 @@ impl Registry {
         volume.end().await;
         remove_path(&path).await
     }
+
+    /// Makes room at `path`: dead mounts go, a working one of another driver stays.
+    async fn clear(&self, path: &Path) -> Result<Found> {
+        let table = mounts()?;
+        let found = Found::at(table.at(path));
+        match found {
+            Found::ForeignFuse if bind::ask_foreign_mount(path, FOREIGN_ANSWER_DEADLINE).await == Answer::Works => {
+                return Ok(found);
+            }
+            Found::DeadOrOurs | Found::ForeignFuse => self.take_down(&table, path).await?,
+            Found::Other => {
+                let message = format!("Something else is mounted at {}: unmount it first", path.display());
+                return Err(Error::new(ErrorKind::Occupied, message));
+            }
+            Found::Nothing => {}
+        }
+        Ok(Found::Nothing)
+    }
 }
 
 /// A handle names one container; two PersistentVolumes that use one handle for two containers would mix their data.
@@ -104,23 +122,4 @@ fn check_same(volume: &Volume, spec: &VolumeSpec) -> Result<()> {
         spec.id
     );
     Err(Error::new(ErrorKind::Occupied, message))
-}
-
-/// Makes room at `path`: dead mounts go, a working one of another driver stays.
-async fn clear(path: &Path) -> Result<Found> {
-    let found = Found::at(mounts()?.at(path));
-    match found {
-        Found::ForeignFuse if bind::foreign_mount_answers(path, FOREIGN_ANSWER_DEADLINE).await => return Ok(found),
-        Found::DeadOrOurs | Found::ForeignFuse => {
-            tracing::warn!(path = %path.display(), "a dead FUSE mount is there: removing it");
-            bind::detach(path).await.map_err(|error| Error::system("detach", path, error))?;
-            bind::unmount(path).await.map_err(|error| Error::system("unmount", path, error))?;
-        }
-        Found::Other => {
-            let message = format!("Something else is mounted at {}: unmount it first", path.display());
-            return Err(Error::new(ErrorKind::Occupied, message));
-        }
-        Found::Nothing => {}
-    }
-    Ok(Found::Nothing)
 }
