@@ -32,6 +32,7 @@ pub mod request;
 pub mod secrets;
 pub mod server;
 pub mod stage_secret;
+mod startup_taint;
 pub mod status;
 pub mod volume_id;
 

@@ -1,5 +1,5 @@
-//! What is asked of the API server, in the name of the driver's own service account: PersistentVolumes, Secrets by name, and
-//! events. A few requests, by hand, over the HTTP client that everything else uses. Knows nothing of volumes and credentials.
+//! What is asked of the API server, in the name of the driver's own service account: PersistentVolumes, Secrets by name, taints
+//! of a node, and events. A few requests, by hand, over the HTTP client that everything else uses. Knows nothing of volumes and credentials.
 //!
 //! Nothing here is needed for a mount: a driver without these rights does without.
 
@@ -17,10 +17,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use url::Url;
 
 pub use objects::{ClaimReference, CsiSource, Metadata, ObjectReference, PersistentVolume, SecretReference};
-use objects::{List, SecretObject, Status};
+use objects::{List, NodeObject, SecretObject, Status};
 
 /// Where a pod finds its service account.
 pub const SERVICE_ACCOUNT_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -182,6 +183,26 @@ impl Api {
             }
             other => other.map(drop),
         }
+    }
+
+    /// The taints of a node, as they are written.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn taints(&self, node: &str) -> Result<Vec<Value>, Error> {
+        let found: NodeObject = self.get(&format!("read Node {node}"), self.url(&["api", "v1", "nodes", node])).await?;
+        Ok(found.spec.taints)
+    }
+
+    /// Writes the taints of a node, if they are still `known`.
+    ///
+    /// # Errors
+    /// [`Error`]; `Refused` with 422 where they are others by now.
+    pub async fn replace_taints(&self, node: &str, known: &[Value], wanted: &[Value]) -> Result<(), Error> {
+        let url = self.url(&["api", "v1", "nodes", node]);
+        let request = self.client.request(Method::PATCH, url).header("content-type", "application/json-patch+json");
+        let body = objects::replacement("/spec/taints", known, wanted).to_string();
+        self.send(&format!("write the taints of Node {node}"), request.body(body)).await.map(drop)
     }
 
     /// Writes an event about `object`: a warning with a reason in one word and a message. `component` is who says it, `node` where.

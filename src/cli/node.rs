@@ -40,6 +40,14 @@ pub struct Args {
     #[arg(long, visible_alias = "allow-inline-volume-key-access-with-idenitity", value_name = "true|false", num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
     allow_inline_volume_key_access_with_identity: bool,
+    /// Volumes of this driver that the scheduler puts on the node at most; 0 for as many as it likes.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    max_volumes_per_node: i64,
+    /// Removes the taint DRIVER_NAME/agent-not-ready from the node once the kubelet has registered the driver. Takes the rights to
+    /// get and patch nodes.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_value_t = false,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    remove_not_ready_taint: bool,
     /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
     /// addresses [default: nowhere].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
@@ -77,6 +85,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         registration_path: args.kubelet_registration_path,
         defaults,
         api,
+        max_volumes: Some(args.max_volumes_per_node).filter(|most| *most > 0),
+        removes_startup_taint: args.remove_not_ready_taint,
         metrics_address: Some(args.metrics_address).filter(|address| !address.is_empty()),
     };
     let served = runtime.block_on(async {

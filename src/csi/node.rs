@@ -56,6 +56,7 @@ pub struct Node {
     registry: Arc<Registry>,
     /// The API server, where the driver may ask it.
     api: Option<Api>,
+    max_volumes: Option<i64>,
     stages: Arc<InFlight<Outcome>>,
     publishes: Arc<InFlight<Outcome>>,
     endings: Arc<InFlight<()>>,
@@ -70,6 +71,7 @@ impl Node {
             node_id: node_id.into(),
             registry,
             api: None,
+            max_volumes: None,
             stages: Arc::new(InFlight::new(lanes.clone())),
             publishes: Arc::new(InFlight::new(lanes.clone())),
             endings: Arc::new(InFlight::new(lanes)),
@@ -80,6 +82,12 @@ impl Node {
     #[must_use]
     pub fn with_api(self, api: Option<Api>) -> Self {
         Self { api, ..self }
+    }
+
+    /// The same, for at most so many volumes of the driver on the node. The scheduler counts them.
+    #[must_use]
+    pub fn with_max_volumes(self, max_volumes: Option<i64>) -> Self {
+        Self { max_volumes, ..self }
     }
 
     /// `spec` with where its secret is read again, and who is told that it ends.
@@ -351,7 +359,11 @@ impl node_server::Node for Node {
         &self,
         _request: Request<NodeGetInfoRequest>,
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        // No limit of volumes and no topology: containers are reachable from every node.
-        Ok(Response::new(NodeGetInfoResponse { node_id: self.node_id.clone(), ..NodeGetInfoResponse::default() }))
+        // No topology: containers are reachable from every node.
+        Ok(Response::new(NodeGetInfoResponse {
+            node_id: self.node_id.clone(),
+            max_volumes_per_node: self.max_volumes.unwrap_or(0),
+            ..NodeGetInfoResponse::default()
+        }))
     }
 }

@@ -27,6 +27,7 @@ use super::{
     registration::Registration,
     request::Defaults,
     server::{Socket, socket_path},
+    startup_taint,
 };
 use crate::{
     blob::Connections,
@@ -64,6 +65,10 @@ pub struct NodeOptions {
     pub defaults: Defaults,
     /// The API server, where the driver may ask it.
     pub api: Option<Api>,
+    /// Volumes that the scheduler may put on the node at most; `None` for as many as it likes.
+    pub max_volumes: Option<i64>,
+    /// Takes the driver's taint from the node once the kubelet has registered the driver.
+    pub removes_startup_taint: bool,
     /// Where metrics and probes are served (`HOST:PORT`), if anywhere.
     pub metrics_address: Option<String>,
 }
@@ -94,7 +99,8 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let registry = Registry::new(shared, Arc::new(options.kubelet())).await?;
     registry.watch();
     let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
-        .with_api(options.api.clone());
+        .with_api(options.api.clone())
+        .with_max_volumes(options.max_volumes);
     let calls = Calls::default();
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<NodeServer<Node>>().await;
@@ -105,6 +111,7 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     tracing::info!(socket = %path.display(), node = options.node_id, driver = options.defaults.driver_name, "serving the node");
     let introduced = introduce(&options, &path).await?;
     let (registration, registered) = introduced.map_or((None, None), |(server, taken)| (Some(server), Some(taken)));
+    untaint(&options, registered.clone());
     let subject = NodeSubject { calls, registry: Arc::clone(&registry), registered };
     let telling = listen(options.metrics_address.as_deref()).await?.map(|endpoint| endpoint.serve(subject));
     let (told, stopped) = watch::channel(false);
@@ -156,6 +163,20 @@ async fn introduce(options: &NodeOptions, socket: &Path) -> Result<Option<((Sock
     let registered = registration.registered();
     let router = Server::builder().add_service(RegistrationServer::new(registration));
     Ok(Some(((socket, router), registered)))
+}
+
+/// Has the driver's taint taken from the node, where that is asked for.
+fn untaint(options: &NodeOptions, registered: Option<watch::Receiver<bool>>) {
+    if !options.removes_startup_taint {
+        return;
+    }
+    match (options.api.clone(), registered) {
+        (Some(api), Some(registered)) => {
+            let (driver, node) = (options.defaults.driver_name.clone(), options.node_id.clone());
+            drop(tokio::spawn(startup_taint::remove(api, driver, node, registered)));
+        }
+        _ => tracing::warn!("the node keeps its taint: there is no kubelet here, or no access to the API server"),
+    }
 }
 
 /// What a node plugin tells of itself.

@@ -112,6 +112,18 @@ pub(super) struct SecretObject {
 }
 
 #[derive(Deserialize)]
+pub(super) struct NodeObject {
+    #[serde(default)]
+    pub(super) spec: NodeSpec,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct NodeSpec {
+    #[serde(default)]
+    pub(super) taints: Vec<Value>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct List<T> {
     #[serde(default)]
     pub(super) metadata: ListMetadata,
@@ -140,6 +152,14 @@ pub(super) fn secret(namespace: &str, name: &str, entries: &[(&str, &str)]) -> V
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": { "name": name, "namespace": namespace }, "data": data,
     })
+}
+
+/// A JSON Patch (RFC 6902) of the list at `path`, refused where that is not `known`.
+pub(super) fn replacement(path: &str, known: &[Value], wanted: &[Value]) -> Value {
+    json!([
+        { "op": "test", "path": path, "value": known },
+        { "op": "replace", "path": path, "value": wanted },
+    ])
 }
 
 /// A warning, as v1 Event.

@@ -159,6 +159,8 @@ impl Cluster {
             registration_path: None,
             defaults: defaults(),
             api: None,
+            max_volumes: None,
+            removes_startup_taint: false,
             metrics_address: Some(format!("unix:{}", self.path("metrics.sock").display())),
         };
         let (stop, stopped) = oneshot::channel::<()>();

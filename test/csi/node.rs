@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use azblob_csi::csi::proto::{
     registration::{RegistrationStatus, registration_client::RegistrationClient},
-    v1::NodeGetVolumeStatsRequest,
+    v1::{NodeGetInfoRequest, NodeGetVolumeStatsRequest},
 };
 
-use blob_emulator::{FaultKind, FaultRule, Operation};
+use blob_emulator::{FaultKind, FaultRule, KubernetesApi, Operation};
+use serde_json::json;
 use tokio::time::timeout;
 
-use crate::harness::{Cluster, channel};
+use crate::harness::{Cluster, DRIVER, channel};
 
 /// Far more than what makes a volume abnormal, or a deadline of a probe.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,4 +105,42 @@ async fn a_volume_is_abnormal_while_the_service_fails_and_normal_again_by_itself
     again.node_publish_volume(cluster.publish_request(&volume, "pod")).await.unwrap();
     cluster.emulator.clear_faults();
     timeout(PATIENCE, condition(false)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_scheduler_is_told_how_many_volumes_the_node_takes() {
+    for (argument, most) in [("--max-volumes-per-node=17", 17), ("--max-volumes-per-node=0", 0)] {
+        let mut cluster = Cluster::start_apart(&[], &[argument]).await;
+        let info = cluster.node.node_get_info(NodeGetInfoRequest {}).await.unwrap().into_inner();
+        assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("node-1", most));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_nodes_startup_taint_goes_once_the_kubelet_has_the_driver_and_no_other_taint_does() {
+    let api = KubernetesApi::start().unwrap();
+    let port = api.port().to_string();
+    let environment = [("KUBERNETES_SERVICE_HOST", api.host()), ("KUBERNETES_SERVICE_PORT", port.as_str())];
+    let account = api.service_account().to_str().unwrap();
+    let other = json!({ "key": "example.com/gpu", "value": "yes", "effect": "NoSchedule" });
+    let ours = |effect: &str| json!({ "key": format!("{DRIVER}/agent-not-ready"), "effect": effect });
+    api.put_node("node-1", &json!([ours("NoExecute"), other, ours("NoSchedule")]));
+    let cluster =
+        Cluster::start_apart(&environment, &["--service-account-dir", account, "--remove-not-ready-taint"]).await;
+    // A right that is granted later is used.
+    api.forbid();
+    assert_eq!(api.requests(), [""; 0], "the kubelet does not know the driver yet");
+    let mut kubelet = RegistrationClient::new(channel(&cluster.registration()));
+    let status = RegistrationStatus { plugin_registered: true, error: String::new() };
+    kubelet.notify_registration_status(status).await.unwrap();
+    let until = async |is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, until(&|| !api.requests().is_empty())).await.unwrap();
+    assert_eq!(api.taints("node-1").as_array().unwrap().len(), 3);
+    api.permit();
+    timeout(PATIENCE, until(&|| api.taints("node-1") == json!([other]))).await.unwrap();
+    assert!(cluster.log().contains("get and patch nodes"), "what is missing was said");
 }

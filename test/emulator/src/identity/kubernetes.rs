@@ -1,4 +1,4 @@
-//! The part of a Kubernetes API server that drivers use: PersistentVolumes in pages, Secrets by name, events. Over TLS, for
+//! The part of a Kubernetes API server that drivers use: PersistentVolumes in pages, Secrets by name, nodes, events. Over TLS, for
 //! one service account. Must not know what drivers do with it.
 
 use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, path::Path, sync::Arc};
@@ -32,6 +32,7 @@ struct State {
     forbidden: bool,
     volumes: Vec<Value>,
     secrets: BTreeMap<(String, String), BTreeMap<String, String>>,
+    nodes: BTreeMap<String, Value>,
     events: Vec<Value>,
     requests: Vec<String>,
 }
@@ -89,6 +90,23 @@ impl KubernetesApi {
     /// Takes all rights from the service account.
     pub fn forbid(&self) {
         self.state.lock().forbidden = true;
+    }
+
+    /// Gives them back.
+    pub fn permit(&self) {
+        self.state.lock().forbidden = false;
+    }
+
+    /// Adds or replaces a node with these taints.
+    pub fn put_node(&self, name: &str, taints: &Value) {
+        let node = json!({ "kind": "Node", "metadata": { "name": name }, "spec": { "taints": taints } });
+        self.state.lock().nodes.insert(name.to_owned(), node);
+    }
+
+    /// The taints of a node.
+    #[must_use]
+    pub fn taints(&self, node: &str) -> Value {
+        self.state.lock().nodes.get(node).map(|node| node["spec"]["taints"].clone()).unwrap_or_default()
     }
 
     /// Adds a PersistentVolume, as its manifest has it.
@@ -178,6 +196,21 @@ fn refusal(status: StatusCode, message: &str) -> (StatusCode, Value) {
     (status, body)
 }
 
+/// A JSON Patch of `test` and `replace`, whole or not at all.
+fn patch(object: &mut Value, steps: &[Value]) -> (StatusCode, Value) {
+    let mut changed = object.clone();
+    for step in steps {
+        let place = changed.pointer_mut(step["path"].as_str().unwrap_or_default());
+        match (step["op"].as_str(), place) {
+            (Some("test"), Some(place)) if *place == step["value"] => {}
+            (Some("replace"), Some(place)) => *place = step["value"].clone(),
+            _ => return refusal(StatusCode::UNPROCESSABLE_ENTITY, "the server rejected our request due to an error in our request"),
+        }
+    }
+    *object = changed.clone();
+    (StatusCode::OK, changed)
+}
+
 impl State {
     fn keep(&mut self, namespace: &str, name: &str, secret: Value) -> (StatusCode, Value) {
         let text = |value: &Value| String::from_utf8(STANDARD.decode(value.as_str()?).ok()?).ok();
@@ -205,6 +238,13 @@ impl State {
             (&Method::GET, ["api", "v1", "persistentvolumes", name]) => {
                 let found = self.volumes.iter().find(|volume| volume["metadata"]["name"] == *name);
                 found.map_or_else(missing, |volume| (StatusCode::OK, volume.clone()))
+            }
+            (&Method::GET, ["api", "v1", "nodes", name]) => {
+                self.nodes.get(*name).map_or_else(missing, |node| (StatusCode::OK, node.clone()))
+            }
+            (&Method::PATCH, ["api", "v1", "nodes", name]) => {
+                let steps: Vec<Value> = serde_json::from_slice(body).unwrap_or_default();
+                self.nodes.get_mut(*name).map_or_else(missing, |node| patch(node, &steps))
             }
             (&Method::GET, ["api", "v1", "namespaces", namespace, "secrets", name]) => {
                 let found = self.secrets.get(&((*namespace).to_owned(), (*name).to_owned()));
