@@ -431,6 +431,8 @@ named! {
         Conflict "conflict",
         /// Commits fail.
         NotSaved "not-saved",
+        /// A volume has ended with data that is in lost+found.
+        LeftUnsaved "left-unsaved",
         /// No room in the volume.
         QuotaReached "quota-reached",
         /// An archived blob.

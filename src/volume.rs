@@ -6,6 +6,7 @@
 //! | [`core`] | credential, store and file system of a volume, once a node |
 //! | [`registry`] | what is staged and published where |
 //! | [`options`] | mount options, in every form that people write them |
+//! | [`patience`] | how long unsaved data may hold up the end of a volume |
 //! | [`mountinfo`] | the kernel's table of mounts, read without touching one |
 //! | [`bind`] | bind mounts and unmounting, bounded in time |
 //! | [`metrics`] | what the volumes tell of themselves |
@@ -19,10 +20,12 @@ pub mod error;
 pub mod metrics;
 pub mod mountinfo;
 pub mod options;
+pub mod patience;
 pub mod registry;
 pub mod spec;
 
 pub use core::{Refresh, Shared};
 pub use error::{Error, ErrorKind, Result};
+pub use patience::Patience;
 pub use registry::{Condition, Layout, Outcome, Place, PublishOptions, Registry, id_of_pod};
 pub use spec::{Notices, VolumeSpec};

@@ -1,5 +1,7 @@
 //! Volumes through the real doors: gRPC over Unix sockets, real mounts, the emulator behind them. Needs root.
 
+#[path = "csi/ending.rs"]
+mod ending;
 #[path = "csi/harness.rs"]
 mod harness;
 #[path = "csi/migrate.rs"]

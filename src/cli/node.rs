@@ -1,6 +1,6 @@
 //! `azblob-csi node`: the node plugin. Flags in, one running [`crate::csi::plugin`] out.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{Failure, disk, driver::DriverArgs, resources::ResourceArgs, trust::TrustArgs, upstream::UpstreamArgs};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         plugin::{NodeOptions, serve_node},
         request::Defaults,
     },
-    volume::Shared,
+    volume::{Patience, Shared, options::parse_duration},
 };
 
 const EXAMPLES: &str = "\
@@ -48,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_value_t = false,
           default_missing_value = "true", action = clap::ArgAction::Set)]
     remove_not_ready_taint: bool,
+    /// How long a volume that pods have left stays mounted while the service does not take what was written. Then that goes to
+    /// lost+found in the spool directory, and the volume is unmounted.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    unsaved_patience: Duration,
     /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
     /// addresses [default: nowhere].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
@@ -87,6 +91,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         api,
         max_volumes: Some(args.max_volumes_per_node).filter(|most| *most > 0),
         removes_startup_taint: args.remove_not_ready_taint,
+        patience: Patience { unsaved: args.unsaved_patience, ..Patience::default() },
         metrics_address: Some(args.metrics_address).filter(|address| !address.is_empty()),
     };
     let served = runtime.block_on(async {

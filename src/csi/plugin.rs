@@ -36,7 +36,7 @@ use crate::{
         endpoint::{Endpoint, Subject},
         metrics::Page,
     },
-    volume::{Registry, Shared},
+    volume::{Patience, Registry, Shared},
 };
 
 /// For saving what is dirty when the process is told to end. The kubelet's default grace is 30 s, and the rest of it is
@@ -69,6 +69,8 @@ pub struct NodeOptions {
     pub max_volumes: Option<i64>,
     /// Takes the driver's taint from the node once the kubelet has registered the driver.
     pub removes_startup_taint: bool,
+    /// How long unsaved data may hold up the end of a volume.
+    pub patience: Patience,
     /// Where metrics and probes are served (`HOST:PORT`), if anywhere.
     pub metrics_address: Option<String>,
 }
@@ -96,7 +98,7 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let path = socket_path(&options.endpoint)?;
     // First: where another process of this driver listens, its mounts are not dead.
     let socket = Socket::bind(&path).await?;
-    let registry = Registry::new(shared, Arc::new(options.kubelet())).await?;
+    let registry = Registry::new(shared, Arc::new(options.kubelet()), options.patience).await?;
     registry.watch();
     let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
         .with_api(options.api.clone())

@@ -27,6 +27,7 @@ const ANSWERS: &str = "diagnose::every_answer_of_the_service_has_its_finding";
 const SECRET_FILES: &str = "secret_files::a_file_that_cannot_be_read_is_named_with_its_variable";
 const STAGE_LOST: &str =
     "restart::without_its_secret_a_volume_is_not_staged_again_and_the_sentence_says_what_is_missing";
+const ENDINGS: &str = "ending::what_the_service_does_not_take_goes_to_lost_and_found_and_the_volume_ends";
 const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
 const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
 const LOOKUPS: &str = "doctor::each_mistake_of_a_lookup_is_told_apart";
@@ -508,6 +509,10 @@ pub const TABLE: &[Row] = &[
         "EIO, EACCES or ETIMEDOUT at close or fsync; event NotSaved",
         "{count} commits failed: what was written is kept on the node and is not at the service",
         "look into the node plugin's log for the reason; it is tried again"], NEWS),
+    row(F::LeftUnsaved, Check::Write, [
+        "event LeftUnsaved",
+        "{count} files of volume {volume} were not saved when it was unmounted: the service refused them, or did not take them in time",
+        "look into lost+found of the node's spool directory, which has each with a record of what it is, and copy back what is worth it"], ENDINGS),
     row(F::QuotaReached, Check::Write, [
         "EDQUOT, Disk quota exceeded; event QuotaReached",
         "{count} writes were refused: the volume of {capacity} bytes is full and has quota=hard",

@@ -9,7 +9,7 @@
 use std::{
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fuser::{Config, InitFlags, SessionACL};
@@ -100,6 +100,8 @@ pub struct Session {
     passthrough: Arc<Passthrough>,
     /// The mount point is not ours to detach any more.
     disowned: AtomicBool,
+    /// Nobody waits for what is saved after the end any more.
+    hurried: watch::Sender<bool>,
 }
 
 impl Session {
@@ -189,8 +191,17 @@ impl Session {
     /// volume's last, the rest is in lost+found),
     /// [`Error::Unmount`] when the kernel keeps it.
     pub async fn unmount(&self) -> Result<(), Error> {
+        self.unmount_within(Duration::MAX).await
+    }
+
+    /// The same, where saving may take no longer than `saving` in all. What is not saved then counts as unsaved.
+    ///
+    /// # Errors
+    /// As [`Self::unmount`].
+    pub async fn unmount_within(&self, saving: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
         let set_aside = self.fs.files_set_aside();
-        let before = self.fs.flush_all().await;
+        let before = self.save_within(saving).await;
         if let Err(error) = &before {
             tracing::error!(mount = %self.mount_point.display(), "saving before unmounting: {}", error.to_chain());
         }
@@ -204,7 +215,11 @@ impl Session {
             self.cut_off().await;
         }
         // What was written between the first saving and the end, and what earlier failed for a moment only.
-        let saved = self.fs.flush_all().await;
+        let saved = self.save_within(saving.saturating_sub(begun.elapsed())).await;
+        if saved.is_err() {
+            self.hurried.send_replace(true);
+            let _ = tokio::time::timeout(DETACHED_GRACE, self.closed()).await;
+        }
         let unsaved = |what: String, error| Err(Error::Unsaved(self.mount_point.clone(), what, error));
         if self.fs.has_views() {
             return saved
@@ -228,6 +243,11 @@ impl Session {
         let lost = if left.kept > 0 { format!(", {} are lost", left.kept) } else { String::new() };
         let what = format!("{moved} files are in lost+found of the spool directory, as the log says{lost}");
         unsaved(what, before.and(saved).err())
+    }
+
+    async fn save_within(&self, limit: Duration) -> fs::Result<()> {
+        let too_long = || fs::Error::new(libc::ETIMEDOUT, "the service does not take everything in time");
+        tokio::time::timeout(limit, self.fs.flush_all()).await.unwrap_or_else(|_| Err(too_long()))
     }
 
     /// Says that the mount was taken down by somebody else, and that another may come in its place: from now on a drop
@@ -311,8 +331,9 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
     });
     thread.map_err(undo)?;
     let disowned = AtomicBool::new(false);
-    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, passthrough, disowned };
-    runtime.spawn(close(session.ending(notifier), ended, phase_out));
+    let (hurried, hurry) = watch::channel(false);
+    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, passthrough, disowned, hurried };
+    runtime.spawn(close(session.ending(notifier, hurry), ended, phase_out));
     Ok(session)
 }
 
@@ -338,10 +359,11 @@ struct Ending {
     open: Arc<OpenHandles>,
     notifier: JoinHandle<()>,
     mount_point: PathBuf,
+    hurry: watch::Receiver<bool>,
 }
 
 impl Session {
-    fn ending(&self, notifier: JoinHandle<()>) -> Ending {
+    fn ending(&self, notifier: JoinHandle<()>, hurry: watch::Receiver<bool>) -> Ending {
         Ending {
             fs: Arc::clone(&self.fs),
             view: Arc::clone(&self.view),
@@ -349,12 +371,13 @@ impl Session {
             open: Arc::clone(&self.open),
             notifier,
             mount_point: self.mount_point.clone(),
+            hurry,
         }
     }
 }
 
 /// Waits for the end of the threads, whoever caused it, and closes the view: also when nobody calls `unmount`.
-async fn close(ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase: watch::Sender<Phase>) {
+async fn close(mut ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase: watch::Sender<Phase>) {
     // A sender that is gone has panicked: the threads are over as well.
     let _ = ended.await;
     let _ = phase.send(Phase::Ended);
@@ -363,12 +386,23 @@ async fn close(ending: Ending, ended: tokio::sync::oneshot::Receiver<()>, phase:
     ending.fs.end_locks(&ending.view);
     ending.in_flight.idle().await;
     ending.open.release_all(&ending.fs).await;
-    let saved: fs::Result<()> = ending.fs.flush_all().await;
-    if let Err(error) = saved {
-        tracing::error!(mount = %ending.mount_point.display(), "saving after the end: {}", error.to_chain());
+    tokio::select! {
+        saved = ending.fs.flush_all() => {
+            if let Err(error) = saved {
+                tracing::error!(mount = %ending.mount_point.display(), "saving after the end: {}", error.to_chain());
+            }
+        }
+        // A session that is dropped ends nothing early.
+        () = hurried(&mut ending.hurry) => {}
     }
     ending.fs.remove_view(&ending.view);
     let _ = phase.send(Phase::Closed);
+}
+
+async fn hurried(hurry: &mut watch::Receiver<bool>) {
+    if hurry.wait_for(|hurried| *hurried).await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// # Errors

@@ -1,13 +1,20 @@
 //! The core of a volume: credential, store and file system, once a node however many views show it.
 
 use std::{
-    iter,
+    fmt, iter,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared as SharedFuture},
+};
+use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
 use super::{
     error::{Error, ErrorKind, Result},
@@ -19,6 +26,7 @@ use crate::{
     doctor,
     finding::Diagnosis,
     fs::{self, FileSystem},
+    telemetry::chain,
 };
 
 /// Requests that must have failed in a row before a volume is called abnormal: one is an accident.
@@ -57,6 +65,23 @@ pub struct Core {
     /// Somebody asks that now.
     looks: Arc<AtomicBool>,
     file_system: Arc<FileSystem>,
+    /// The flush that is under way, if one is. Guards the place only.
+    flushing: Mutex<Option<Flushing>>,
+}
+
+/// What several callers may wait for.
+type FlushOutcome = SharedFuture<BoxFuture<'static, Result<(), (ErrorKind, String)>>>;
+
+/// A flush that goes on when nobody waits for it any longer.
+struct Flushing {
+    outcome: FlushOutcome,
+    task: AbortHandle,
+}
+
+impl fmt::Debug for Flushing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flushing").field("task", &self.task).finish_non_exhaustive()
+    }
 }
 
 impl Core {
@@ -98,7 +123,8 @@ impl Core {
             .map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
         say_ahead(&slot, spec);
         let (location, looks) = (spec.location.clone(), Arc::default());
-        Ok(Self { location, slot, shared: shared.clone(), store, looks, file_system })
+        let flushing = Mutex::default();
+        Ok(Self { location, slot, shared: shared.clone(), store, looks, file_system, flushing })
     }
 
     /// The file system.
@@ -196,6 +222,51 @@ impl Core {
             .flush_all()
             .await
             .map_err(|error| Error::file_system("save data to", &self.location, &self.slot.current(), error))
+    }
+
+    /// Saves everything that is dirty, and waits for that no longer than `limit`: then it goes on, and the next call waits for
+    /// the same. A large file, whose commit begins anew when it is dropped, is saved in the end by callers who ask again.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]; `Unavailable` where it is still under way.
+    pub async fn flush_within(self: &Arc<Self>, limit: Duration) -> Result<()> {
+        let end = tokio::time::Instant::now() + limit;
+        loop {
+            let (outcome, is_new) = self.flushing();
+            match tokio::time::timeout_at(end, outcome).await {
+                Ok(outcome) if is_new => return outcome.map_err(|(kind, message)| Error::new(kind, message)),
+                // It began earlier, and may not have what was written since.
+                Ok(_) => {}
+                Err(_) => {
+                    let message = format!("container {:?} does not take everything in time", self.location.container());
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
+            }
+        }
+    }
+
+    /// The flush that is under way, or a new one.
+    fn flushing(self: &Arc<Self>) -> (FlushOutcome, bool) {
+        let mut place = self.flushing.lock();
+        if let Some(running) = place.as_ref().filter(|running| running.outcome.peek().is_none()) {
+            return (running.outcome.clone(), false);
+        }
+        let core = Arc::clone(self);
+        let task = tokio::spawn(async move { core.flush().await.map_err(|error| (error.kind, chain(&error))) });
+        let handle = task.abort_handle();
+        let outcome = async move {
+            task.await.unwrap_or_else(|_| Err((ErrorKind::Unavailable, "saving was given up".to_owned())))
+        };
+        let outcome = outcome.boxed().shared();
+        *place = Some(Flushing { outcome: outcome.clone(), task: handle });
+        (outcome, true)
+    }
+
+    /// Gives up the flush that goes on after [`Self::flush_within`], if one does. Its data stays dirty.
+    pub fn stop_flush(&self) {
+        if let Some(running) = self.flushing.lock().take() {
+            running.task.abort();
+        }
     }
 
     /// Moves what is still dirty to lost+found: for the end of the volume, or of the process.

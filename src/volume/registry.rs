@@ -10,6 +10,7 @@
 //! serves it). Stage and publish replace dead mounts; unstage and unpublish remove them; the start detaches those that no
 //! pod has (`leftovers`).
 
+mod ending;
 mod leftovers;
 mod publish;
 mod stage;
@@ -18,12 +19,16 @@ mod watch;
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
+use ending::Unsaved;
 pub use leftovers::{Layout, Place};
 
 use super::{
@@ -32,6 +37,7 @@ use super::{
     error::{Error, ErrorKind, Result},
     metrics,
     mountinfo::{Mount, MountTable, resolve},
+    patience::Patience,
     spec::VolumeSpec,
 };
 use crate::{
@@ -116,6 +122,8 @@ struct Volume {
     /// Where it is staged, and the view there; `None` for inline volumes.
     staged: Option<(PathBuf, Arc<ViewMount>)>,
     targets: BTreeMap<PathBuf, Target>,
+    /// Since an unstage could not save everything.
+    unsaved: Option<Unsaved>,
 }
 
 /// Id of a volume as one pod alone has it, at `target`: pods that sign in with their own identities share nothing.
@@ -133,6 +141,9 @@ pub struct Registry {
     layout: Arc<dyn Layout>,
     /// Where views are mounted that are not the one of the staging path.
     views_directory: PathBuf,
+    patience: Patience,
+    /// Files that were in lost+found when their volumes ended.
+    left_unsaved: AtomicU64,
     /// Dead mounts that were detached. Guards the numbers only.
     dead: Mutex<BTreeMap<Place, u64>>,
     /// By volume id. Guards the table only: it is cloned out, changed, and put back; nothing awaits inside.
@@ -145,10 +156,10 @@ impl Registry {
     ///
     /// # Errors
     /// When mountinfo cannot be read, or the kernel keeps a mount.
-    pub async fn new(shared: Shared, layout: Arc<dyn Layout>) -> Result<Arc<Self>> {
+    pub async fn new(shared: Shared, layout: Arc<dyn Layout>, patience: Patience) -> Result<Arc<Self>> {
         let views_directory = resolved(&layout.views())?;
-        let (volumes, dead) = (Mutex::default(), Mutex::default());
-        let registry = Self { shared, layout, views_directory, dead, volumes };
+        let (left_unsaved, volumes, dead) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
+        let registry = Self { shared, layout, views_directory, patience, left_unsaved, dead, volumes };
         registry.sweep(&mounts()?).await?;
         Ok(Arc::new(registry))
     }
@@ -200,6 +211,7 @@ impl Registry {
         volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
         page.count(&table::VOLUMES, &Labels::default(), volumes.len() as u64);
         metrics::write_shared(page, &self.shared.resources.cache);
+        page.count(&table::LEFT_UNSAVED, &Labels::default(), self.left_unsaved.load(Ordering::Relaxed));
         for (place, count) in &*self.dead.lock() {
             page.count(&table::DEAD_MOUNTS, &Labels::default().with("place", place.name()), *count);
         }
@@ -276,13 +288,6 @@ impl Volume {
         }
         views
     }
-
-    /// After the last view: what even that could not save goes to lost+found, since nobody has the volume any more.
-    async fn end(&self) {
-        if let Err(error) = self.core.set_aside().await {
-            tracing::error!("{error}");
-        }
-    }
 }
 
 impl ViewMount {
@@ -304,13 +309,14 @@ impl ViewMount {
         self.session.is_serving() && table.at(self.session.mount_point()).is_some_and(|mount| mount.fs_type == OUR_TYPE)
     }
 
-    /// Ends the session and removes its directory; where another has its place since, it ends with those who hold files open.
-    async fn end(&self) -> Result<()> {
+    /// Ends the session, for which saving may take `saving`, and removes its directory. Where another has its place since, it
+    /// ends with those who hold files open.
+    async fn end(&self, saving: Duration) -> Result<()> {
         if self.session.is_disowned() {
             return Ok(());
         }
         let path = self.session.mount_point();
-        match self.session.unmount().await {
+        match self.session.unmount_within(saving).await {
             Ok(()) => {}
             Err(error @ fuse::Error::Unsaved(..)) => tracing::error!("{}", chain(&error)),
             Err(error) => return Err(session_failed("unmount", path, error)),

@@ -29,7 +29,7 @@ use azblob_csi::{
         request::Defaults,
     },
     fs,
-    volume::{Shared, bind, mountinfo::MountTable},
+    volume::{Patience, Shared, bind, mountinfo::MountTable},
 };
 use blob_emulator::{Emulator, Settings};
 use tokio::{
@@ -61,8 +61,13 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(Patience::default()).await
+    }
+
+    /// With a node plugin of this patience.
+    pub async fn start_with(patience: Patience) -> Self {
         let mut cluster = Self::prepare();
-        cluster.start_node().await;
+        cluster.start_node(patience).await;
         cluster.start_controller().await;
         cluster
     }
@@ -148,9 +153,10 @@ impl Cluster {
         std::fs::read_to_string(self.path("node.log")).unwrap()
     }
 
-    async fn start_node(&mut self) {
+    async fn start_node(&mut self, patience: Patience) {
         let cache = Cache::new(CacheOptions::default(), tokio::runtime::Handle::current());
-        let resources = fs::Resources { cache, spool: None, runtime: tokio::runtime::Handle::current() };
+        let resources =
+            fs::Resources { cache, spool: Some(self.path("spool")), runtime: tokio::runtime::Handle::current() };
         let shared = Shared { resources: Arc::new(resources), connections: Connections::new(16).unwrap() };
         let options = NodeOptions {
             endpoint: format!("unix://{}", self.path("node.sock").display()),
@@ -159,6 +165,7 @@ impl Cluster {
             registration_path: None,
             defaults: defaults(),
             api: None,
+            patience,
             max_volumes: None,
             removes_startup_taint: false,
             metrics_address: Some(format!("unix:{}", self.path("metrics.sock").display())),

@@ -71,6 +71,8 @@ families! {
         "Always 1, one series a pod that has the volume. To be joined with the others by `volume`.";
     MOUNTS = Gauge "azblob_csi_mounts" VOLUME, Mounts,
         "FUSE mounts of the volume that serve: one, and one for each further view (fsGroup). 0 is an outage.";
+    LEFT_UNSAVED = Counter "azblob_csi_unmounted_unsaved_files_total" &[], Mounts,
+        "Files that went to lost+found when their volume was unmounted: the service refused them, or did not take them in time.";
     DEAD_MOUNTS = Counter "azblob_csi_dead_mounts_total" &["place"], Mounts,
         "Mounts without a server that were detached, by what they were for: staging, a pod, a part of a pod's volume (subPath), a view.";
     CAPACITY = Gauge "azblob_csi_capacity_bytes" VOLUME, Mounts, "Size of the volume, as df shows it.";

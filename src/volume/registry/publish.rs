@@ -3,15 +3,17 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use uuid::Uuid;
 
 use super::{
     Answer, Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, MountTable, Outcome, PublishOptions, Registry,
-    Result, Target, ViewMount, Volume, VolumeSpec, bind, id_of_pod, mounts, refresh, remove_path, resolved,
+    Result, Target, ViewMount, Volume, VolumeSpec, bind, ending::remaining, id_of_pod, mounts, refresh, remove_path,
+    resolved,
 };
-use crate::{credential::Credential, fs::ViewSettings};
+use crate::{credential::Credential, fs::ViewSettings, telemetry::metrics::Labels};
 
 impl Registry {
     /// Whether a publish of the volume `id` at `target` needs a mount at `staging`, and there is none that works: after a
@@ -67,14 +69,17 @@ impl Registry {
         }
         let view = self.view_of(&volume, &table, options.group).await?;
         if let Err(error) = bind_to(view.session.mount_point(), &target, options.read_only).await {
-            self.end_if_unused(id, &view).await.ok();
+            self.end_if_unused(id, &view, Instant::now() + self.patience.flush, None).await.ok();
             return Err(error);
         }
         let published = Target::new(view, options);
         let mut replaced = None;
-        self.update(id, |volume| replaced = volume.targets.insert(target, published));
+        self.update(id, |volume| {
+            replaced = volume.targets.insert(target, published);
+            volume.unsaved = None;
+        });
         if let Some(replaced) = replaced
-            && let Err(error) = self.end_if_unused(id, &replaced.view).await
+            && let Err(error) = self.end_if_unused(id, &replaced.view, Instant::now() + self.patience.flush, None).await
         {
             tracing::warn!(volume = id, "what was mounted before does not end: {}", super::chain(&error));
         }
@@ -111,7 +116,7 @@ impl Registry {
         let published = Target::new(view, options);
         let id = spec.id.clone();
         let targets = [(target, published)].into();
-        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets });
+        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets, unsaved: None });
         Ok(Outcome::Mounted)
     }
 
@@ -126,7 +131,8 @@ impl Registry {
         others.try_for_each(|(_, other)| check_exclusive(shared, other, &table, options))
     }
 
-    /// Saves what is dirty and takes the volume away from `target`. Nothing there is fine.
+    /// Saves what is dirty, as far as the service takes it in time, and takes the volume away from `target`. Nothing there is
+    /// fine. What is not saved stays with the volume, or is in lost+found where it was one pod's alone.
     ///
     /// # Errors
     /// `Mount` when the kernel keeps the mount, or the directory has content of its own.
@@ -139,9 +145,10 @@ impl Registry {
         else {
             return remove_path(&target).await;
         };
+        let end = Instant::now() + self.patience.flush;
         // Unmounting drops queued RELEASEs (DESIGN 10.13), so what was written is saved first. If that fails, the data
         // stays dirty in the core and is tried again when the volume is unstaged.
-        if let Err(error) = volume.core.flush().await {
+        if let Err(error) = volume.core.flush_within(self.patience.flush).await {
             tracing::error!(volume = id, "not everything could be saved yet: {}", super::chain(&error));
         }
         if published.view.session.mount_point() != target {
@@ -151,7 +158,7 @@ impl Registry {
             volume.targets.remove(&target);
         });
         drop(volume);
-        self.end_if_unused(id, &published.view).await?;
+        self.end_if_unused(id, &published.view, end, Some(published.user)).await?;
         remove_path(&target).await
     }
 
@@ -206,8 +213,8 @@ impl Registry {
         ViewMount::mount(&volume.core, &volume.spec, wanted, &path).await
     }
 
-    /// Ends a view that nobody has any more, and the volume with its last view.
-    async fn end_if_unused(&self, id: &str, view: &Arc<ViewMount>) -> Result<()> {
+    /// Ends a view that nobody has any more, and the volume with its last view; saves until `end`. `user` had it last.
+    async fn end_if_unused(&self, id: &str, view: &Arc<ViewMount>, end: Instant, user: Option<Labels>) -> Result<()> {
         let (used, ended) = {
             let mut volumes = self.volumes.lock();
             let Some(volume) = volumes.get(id) else { return Ok(()) };
@@ -217,10 +224,14 @@ impl Registry {
             let is_last = !used && volume.staged.is_none() && volume.targets.is_empty();
             (used, if is_last { volumes.remove(id) } else { None })
         };
-        let outcome = if used { Ok(()) } else { view.end().await };
-        if let Some(volume) = ended {
-            volume.end().await;
-        }
+        let Some(volume) = ended else {
+            return if used { Ok(()) } else { view.end(remaining(end)).await };
+        };
+        // Only what is set aside from here on is news: close(2) reported the rest.
+        let counted = volume.core.file_system().files_set_aside();
+        volume.core.stop_flush();
+        let outcome = view.end(remaining(end)).await;
+        self.end_of(id, &volume, counted, user.into_iter().collect()).await;
         outcome
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Answer, Core, Error, ErrorKind, FOREIGN_ANSWER_DEADLINE, Found, Outcome, Registry, Result, ViewMount, Volume,
-    VolumeSpec, bind, mounts, refresh, remove_path, resolved,
+    VolumeSpec, bind, mounts, refresh, resolved,
 };
 
 impl Registry {
@@ -28,6 +28,7 @@ impl Registry {
                     let message = format!("Volume {:?} is already staged at {}", spec.id, staged_at.display());
                     return Err(Error::new(ErrorKind::Occupied, message));
                 }
+                self.update(&spec.id, |volume| volume.unsaved = None);
                 return Ok(Outcome::AlreadyServed(refresh(&volume.core, Some(&spec.credential)).await));
             }
         }
@@ -52,43 +53,9 @@ impl Registry {
         let view = ViewMount::mount(&core, &spec, spec.view_for(group), &path).await?;
         let targets = known.map(|volume| volume.targets).unwrap_or_default();
         let id = spec.id.clone();
-        let volume = Volume { core, spec, staged: Some((path, view)), targets };
+        let volume = Volume { core, spec, staged: Some((path, view)), targets, unsaved: None };
         self.volumes.lock().insert(id, volume);
         Ok(Outcome::Mounted)
-    }
-
-    /// Saves everything and takes the mount at `staging` down, whoever made it. Nothing there is fine.
-    ///
-    /// # Errors
-    /// `NotReady` while pods still have it; `Unsaved` when data could not be saved for a reason that may pass (the mount
-    /// stays, and so does the data).
-    pub async fn unstage(&self, id: &str, staging: &Path) -> Result<()> {
-        let path = resolved(staging)?;
-        let Some(volume) =
-            self.volume(id).filter(|volume| volume.staged.as_ref().is_none_or(|(staged_at, _)| *staged_at == path))
-        else {
-            return remove_path(&path).await;
-        };
-        let table = mounts()?;
-        if let Some(target) = volume.targets.keys().find(|target| table.at(target).is_some()) {
-            let message = format!("Volume {id:?} cannot be unstaged: it is still published at {}", target.display());
-            return Err(Error::new(ErrorKind::NotReady, message));
-        }
-        if let Err(error) = volume.core.flush().await {
-            // The service is away: keep mount and data, the kubelet asks again. Any other refusal will not pass, and a
-            // node must not be stuck with it for ever: the data goes to lost+found, or the volume stays.
-            if error.kind == ErrorKind::Unavailable {
-                return Err(Error { kind: ErrorKind::Unsaved, ..error });
-            }
-            tracing::error!(volume = id, "the service refuses data: {}", super::chain(&error));
-            volume.core.set_aside().await?;
-        }
-        self.volumes.lock().remove(id);
-        if let Some((_, view)) = &volume.staged {
-            view.end().await?;
-        }
-        volume.end().await;
-        remove_path(&path).await
     }
 
     /// Makes room at `path`: dead mounts go, a working one of another driver stays.

@@ -204,7 +204,12 @@ fn patch(object: &mut Value, steps: &[Value]) -> (StatusCode, Value) {
         match (step["op"].as_str(), place) {
             (Some("test"), Some(place)) if *place == step["value"] => {}
             (Some("replace"), Some(place)) => *place = step["value"].clone(),
-            _ => return refusal(StatusCode::UNPROCESSABLE_ENTITY, "the server rejected our request due to an error in our request"),
+            _ => {
+                return refusal(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "the server rejected our request due to an error in our request",
+                );
+            }
         }
     }
     *object = changed.clone();
