@@ -71,11 +71,14 @@ impl Cluster {
     }
 
     async fn snapshot(&mut self, name: &str, volume: &Volume) -> Result<Snapshot, tonic::Status> {
+        // As csi-snapshotter asks with --extra-create-metadata.
+        let told = ["volumesnapshot/name", "volumesnapshot/namespace", "volumesnapshotcontent/name"];
+        let parameters = told.map(|key| (format!("csi.storage.k8s.io/{key}"), name.to_owned()));
         let request = CreateSnapshotRequest {
             source_volume_id: volume.volume_id.clone(),
             name: name.to_owned(),
             secrets: self.secrets(),
-            parameters: BTreeMap::new(),
+            parameters: BTreeMap::from(parameters),
         };
         Ok(self.controller.create_snapshot(request).await?.into_inner().snapshot.unwrap())
     }

@@ -28,7 +28,9 @@ pub fn markdown() -> String {
             line(&mut text, &[&names(row), reason]);
         }
     }
-    text.push_str("\nAdded by the kubelet and the provisioner:\n\n| key | what it says |\n|---|---|\n");
+    text.push_str(
+        "\nAdded by the kubelet, the provisioner and the snapshotter:\n\n| key | what it says |\n|---|---|\n",
+    );
     for row in TABLE.iter().filter(|row| row.effect == Effect::Told) {
         line(&mut text, &[&names(row), row.doc]);
     }

@@ -330,6 +330,13 @@ pub const TABLE: &[Row] = &[
     told("csi.storage.k8s.io/pvc/name", ALL, "Name of the claim (external-provisioner with --extra-create-metadata)."),
     told("csi.storage.k8s.io/pvc/namespace", ALL, "Its namespace."),
     told("csi.storage.k8s.io/pv/name", ALL, "Name of the PersistentVolume."),
+    told(
+        "csi.storage.k8s.io/volumesnapshot/name",
+        PERSISTENT,
+        "Name of the VolumeSnapshot (csi-snapshotter with --extra-create-metadata).",
+    ),
+    told("csi.storage.k8s.io/volumesnapshot/namespace", PERSISTENT, "Its namespace."),
+    told("csi.storage.k8s.io/volumesnapshotcontent/name", PERSISTENT, "Name of its VolumeSnapshotContent."),
     told("csi.storage.k8s.io/ephemeral", ATTRIBUTE, "`true` for an inline volume."),
     told("csi.storage.k8s.io/pod.name", ATTRIBUTE, "Name of the pod."),
     told("csi.storage.k8s.io/pod.namespace", ATTRIBUTE, "Its namespace."),
