@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 out=$(realpath -m "$1")
 mkdir -p "$out"
-export CGO_ENABLED=0 GOFLAGS="-mod=readonly -buildvcs=false"
+export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -mod=readonly -buildvcs=false"
 
 # Without a version stamp everything says v0.0.0-master, and helm refuses to install there.
 version=$(cd "$here" && go list -m -f '{{.Version}}' k8s.io/kubernetes)

@@ -8,7 +8,7 @@ use std::{
 
 use blob_emulator::{Emulator, IdentityServices, Settings};
 
-use crate::{install, kubectl::kubectl};
+use crate::{install, kubectl::kubectl, snapshots};
 
 /// The node's address, for pods as for processes of the node (test/e2e/node.sh).
 const NODE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 243, 0, 1));
@@ -39,6 +39,8 @@ pub fn cluster() -> &'static Cluster {
         let identity = IdentityServices::start_at(NODE_ADDRESS, &emulator).unwrap();
         identity.trust_cluster(ISSUER, &kubectl(&["get", "--raw", "/openid/v1/jwks"])).unwrap();
         let cluster = Cluster { emulator, identity, gate: RwLock::new(()) };
+        // First: the chart looks whether there are snapshots in the cluster.
+        snapshots::install();
         install::install(&cluster, install::RELEASE, install::DRIVER);
         cluster
     })

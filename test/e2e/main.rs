@@ -5,6 +5,7 @@
 //! scenarios   one file a subject, one test a behaviour; their objects are in manifests/
 //!   scenario  a namespace, a container and a Secret of its own; nothing of them may be left at the end
 //!   cluster   the one cluster of this process: the emulator, the installed driver
+//!   snapshots what a cluster's administrator installs for snapshots
 //!   kubectl   kubectl and helm as programs
 //! ```
 //!
@@ -19,3 +20,4 @@ mod kubectl;
 mod sas;
 mod scenario;
 mod scenarios;
+mod snapshots;

@@ -181,6 +181,7 @@ impl Scenario {
         };
         let label = format!("e2e={}", self.name);
         let workloads = delete(&["-n", self.name, "deployment,statefulset,pod", "--all"]);
+        let snapshots = delete(&["-n", self.name, "volumesnapshot", "--all"]);
         let claims = delete(&["-n", self.name, "pvc", "--all"]);
         let ours = format!("jsonpath={{.items[?(@.spec.storageClassName=='{}')].metadata.name}}", self.name);
         let made = Instant::now() + PATIENCE;
@@ -188,8 +189,8 @@ impl Scenario {
             thread::sleep(Duration::from_secs(1));
         }
         let namespace = delete(&["namespace", self.name]);
-        let volumes = delete(&["pv,storageclass", "-l", &label]);
-        workloads && claims && namespace && volumes
+        let volumes = delete(&["volumesnapshotcontent,volumesnapshotclass,pv,storageclass", "-l", &label]);
+        workloads && snapshots && claims && namespace && volumes
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod classes;
+mod copies;
 mod drivers;
 mod failures;
 mod inline;
