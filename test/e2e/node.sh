@@ -50,6 +50,10 @@ ip addr add "$node_ip/24" dev node0
 ip link set node0 up
 ip route add default dev node0
 echo 1 >/proc/sys/net/ipv4/ip_forward
+# All sysfs mounts of a network namespace share what the first of them says: without this one, which can be written, it would be
+# that of a sandbox, which cannot, and the driver could not set the read-ahead of its mounts.
+mkdir -p "$state/sysfs"
+mount -t sysfs sysfs "$state/sysfs"
 mkdir -p /etc/cni/net.d
 cat >/etc/cni/net.d/10-bridge.conflist <<EOF
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [

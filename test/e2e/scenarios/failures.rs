@@ -9,9 +9,9 @@ fn what_was_closed_is_there_when_a_pod_is_killed_while_it_writes() {
     scenario.pod("writer", "data");
     scenario.ready(&["writer"]);
     // Files of one line each, as fast as it goes; their number is noted elsewhere once close has returned.
-    let script = "i=0; while :; do i=$((i + 1)); echo $i >/data/$i && echo $i >/tmp/closed; done";
+    let script = "i=0; while :; do i=$((i + 1)); echo $i >/data/$i && echo $i >>/tmp/closed; done";
     scenario.sh("writer", &format!("nohup sh -c '{script}' >/dev/null 2>&1 & sleep 2"));
-    let closed: usize = scenario.sh("writer", "cat /tmp/closed").parse().unwrap();
+    let closed: usize = scenario.sh("writer", "wc -l </tmp/closed").trim().parse().unwrap();
     scenario.kubectl(&["delete", "pod", "writer", "--grace-period=0", "--force", "--timeout=120s"]);
     assert!(closed > 0);
     for number in 1..=closed {
@@ -65,6 +65,23 @@ fn a_pod_started_after_the_plugin_heals_a_volume_that_another_pod_still_has() {
     assert_eq!(scenario.sh("new", "cat /data/file"), "kept");
     scenario.delete_pod("old");
     assert_eq!(scenario.sh("new", "cat /data/file"), "kept");
+}
+
+#[test]
+fn a_pod_ends_whose_volume_could_not_be_mounted_again_after_the_plugin_was_started_anew() {
+    let scenario = Scenario::alone("plugin-ends");
+    scenario.volume("data", &[]);
+    scenario.pod("user", "data");
+    scenario.ready(&["user"]);
+    scenario.cluster.emulator.delete_container(scenario.name);
+    restart_node_plugin();
+    // The kubelet publishes again by itself. After a refusal that it takes for final it forgets a target that is not mounted, and
+    // could not unmount it any more.
+    scenario.until("the refused publish", || {
+        let said = scenario.kubectl(&["describe", "pod", "user"]);
+        if said.contains("Container plugin-ends does not exist") { Ok(()) } else { Err(said) }
+    });
+    scenario.delete_pod("user");
 }
 
 #[test]
