@@ -12,6 +12,7 @@ pub mod mount;
 pub mod node;
 mod place;
 mod resources;
+pub mod stats;
 mod trust;
 mod upstream;
 mod volume_args;
@@ -48,6 +49,7 @@ enum Role {
     Warmup(warmup::Args),
     Doctor(doctor::Args),
     Migrate(migrate::Args),
+    Stats(stats::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
             Role::Warmup(args) => warmup::run(args),
             Role::Doctor(args) => doctor::run(args),
             Role::Migrate(args) => migrate::run(args),
+            Role::Stats(args) => stats::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

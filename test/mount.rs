@@ -20,6 +20,7 @@
 //! | `locks` | flock and fcntl between programs |
 //! | `idle` | who does nothing makes no request and lets the processors sleep |
 //! | `memory` | memory stays inside the budget |
+//! | `stats` | what a mount does is shown by `azblob-csi stats` as it happens |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `hierarchy` | the same on an account with a hierarchical namespace |
 //! | `disk` | what was read survives the process on the node's disk, and is never wrong |
@@ -68,6 +69,8 @@ mod programs;
 mod removing;
 #[path = "mount/silence.rs"]
 mod silence;
+#[path = "mount/stats.rs"]
+mod stats;
 #[path = "mount/tail.rs"]
 mod tail;
 #[path = "mount/versions.rs"]

@@ -76,7 +76,8 @@ pub struct Meter {
     durations: Vec<Histogram>,
     /// Failures that a program did not ask for, by operation and errno. Rare, and few of both: nothing awaits inside.
     errors: Mutex<Vec<(Operation, i32, u64)>>,
-    pub(super) read_bytes: Counter,
+    /// With the next, all that readers were handed. Each only grows, whoever else reads (a copy, a symbolic link).
+    pub(super) hit_bytes: Counter,
     pub(super) missed_bytes: Counter,
     pub(super) written_bytes: Counter,
     pub(super) commit_failures: Counter,
@@ -86,9 +87,9 @@ pub struct Meter {
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MeterTotals {
-    /// Bytes handed to readers.
-    pub read_bytes: u64,
-    /// Of these, those that a reader waited for.
+    /// Bytes handed to readers that were in memory when they were asked for.
+    pub hit_bytes: u64,
+    /// Bytes handed to readers that had to be waited for.
     pub missed_bytes: u64,
     /// Bytes taken from writers.
     pub written_bytes: u64,
@@ -103,7 +104,7 @@ impl Default for Meter {
         Self {
             durations: Operation::ALL.iter().map(|_| Histogram::new(DATA_PATH_BOUNDS)).collect(),
             errors: Mutex::default(),
-            read_bytes: Counter::default(),
+            hit_bytes: Counter::default(),
             missed_bytes: Counter::default(),
             written_bytes: Counter::default(),
             commit_failures: Counter::default(),
@@ -146,7 +147,7 @@ impl Meter {
     #[must_use]
     pub fn totals(&self) -> MeterTotals {
         MeterTotals {
-            read_bytes: self.read_bytes.get(),
+            hit_bytes: self.hit_bytes.get(),
             missed_bytes: self.missed_bytes.get(),
             written_bytes: self.written_bytes.get(),
             commit_failures: self.commit_failures.get(),

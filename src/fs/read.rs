@@ -58,6 +58,18 @@ impl ReadData {
     }
 }
 
+/// Bytes, and how many of them had to be waited for.
+struct Found<T> {
+    data: T,
+    missed_bytes: u64,
+}
+
+impl<T> Found<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Found<U> {
+        Found { data: change(self.data), missed_bytes: self.missed_bytes }
+    }
+}
+
 /// What a range of a file is made of, through all layers.
 enum Source {
     /// Only the committed version: the plain, common case.
@@ -82,8 +94,9 @@ impl FileSystem {
         }
         let range = offset..offset.saturating_add(u64::from(size));
         handle.inode.was_read.store(true, Ordering::Relaxed);
-        let data = self.read_range(&handle.inode, &range, &handle.stream).await?;
-        self.meter.read_bytes.add(data.len() as u64);
+        let Found { data, missed_bytes } = self.find_range(&handle.inode, &range, &handle.stream).await?;
+        self.meter.hit_bytes.add((data.len() as u64).saturating_sub(missed_bytes));
+        self.meter.missed_bytes.add(missed_bytes);
         Ok(data)
     }
 
@@ -101,7 +114,7 @@ impl FileSystem {
         let found = self.cache().try_read(&base.content, range.clone(), &handle.stream)?;
         handle.inode.was_read.store(true, Ordering::Relaxed);
         self.watch_end(&handle.inode, &base, range.end.min(base.content.length()));
-        self.meter.read_bytes.add(found.len() as u64);
+        self.meter.hit_bytes.add(found.len() as u64);
         Some(ReadData::Cached(found))
     }
 
@@ -112,6 +125,15 @@ impl FileSystem {
         range: &Range<u64>,
         stream: &ReadStream,
     ) -> Result<ReadData> {
+        self.find_range(inode, range, stream).await.map(|found| found.data)
+    }
+
+    async fn find_range(
+        self: &Arc<Self>,
+        inode: &Arc<Inode>,
+        range: &Range<u64>,
+        stream: &ReadStream,
+    ) -> Result<Found<ReadData>> {
         for _ in 0..READ_TRIES_MAX {
             let source = source_of(&inode.state.lock(), range);
             let (base, result) = match source {
@@ -123,20 +145,20 @@ impl FileSystem {
                     return Err(Error::new(libc::EIO, format!("cannot read the spool: {error}")));
                 }
                 Source::Base(base, range) => {
-                    let result = self.read_content(&base.content, range, stream).await.map(ReadData::Cached);
-                    (Some(base), result)
+                    let result = self.read_content(&base.content, range, stream).await;
+                    (Some(base), result.map(|found| found.map(ReadData::Cached)))
                 }
                 Source::Layers { base, bytes, holes, start } => {
                     let result = self.fill_holes(base.as_deref(), bytes, &holes, start, stream).await;
-                    (base, result.map(ReadData::Assembled))
+                    (base, result.map(|found| found.map(ReadData::Assembled)))
                 }
             };
             match result {
-                Ok(data) => {
+                Ok(found) => {
                     if let Some(base) = &base {
                         self.watch_end(inode, base, range.end);
                     }
-                    return Ok(data);
+                    return Ok(found);
                 }
                 Err(error) if is_replaced(&error) => self.follow(inode, base.as_ref(), error).await?,
                 Err(error) => return Err(Error::from_store("cannot read", error)),
@@ -150,13 +172,11 @@ impl FileSystem {
         content: &Arc<Content>,
         range: Range<u64>,
         stream: &ReadStream,
-    ) -> blob::Result<CachedBytes> {
+    ) -> blob::Result<Found<CachedBytes>> {
         let waits = self.cache().peek(content, &range).is_none();
-        let found = self.cache().read(content, range, stream).await?;
-        if waits {
-            self.meter.missed_bytes.add(found.len() as u64);
-        }
-        Ok(found)
+        let data = self.cache().read(content, range, stream).await?;
+        let missed_bytes = if waits { data.len() as u64 } else { 0 };
+        Ok(Found { data, missed_bytes })
     }
 
     async fn fill_holes(
@@ -166,14 +186,16 @@ impl FileSystem {
         holes: &[Range<u64>],
         start: u64,
         stream: &ReadStream,
-    ) -> blob::Result<Vec<u8>> {
+    ) -> blob::Result<Found<Vec<u8>>> {
+        let mut missed_bytes = 0;
         for hole in holes {
             let Some(base) = base else { break };
             let found = self.read_content(&base.content, hole.clone(), stream).await?;
             let target = &mut bytes[(hole.start - start) as usize..(hole.end - start) as usize];
-            found.copy_to(&mut target[..found.len()]);
+            found.data.copy_to(&mut target[..found.data.len()]);
+            missed_bytes += found.missed_bytes;
         }
-        Ok(bytes)
+        Ok(Found { data: bytes, missed_bytes })
     }
 
     /// The version under a read is gone from the service: fine when it was our own commit (the read is tried again) or

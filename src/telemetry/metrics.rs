@@ -7,6 +7,7 @@
 //! | [`page`] | one answer to a scraper, in Prometheus' text format |
 //! | [`document`] | the table for people |
 //! | [`process`] | what the kernel knows of the process |
+//! | [`scraped`] | a page as its reader sees it |
 //!
 //! Rooms own their counters and are read when somebody asks: nothing is registered, so a volume's series end with the
 //! volume. Knows nothing of what is counted. No secret and no name of a blob may become a label.
@@ -14,6 +15,7 @@
 pub mod document;
 pub mod page;
 pub mod process;
+pub mod scraped;
 pub mod table;
 
 use std::{

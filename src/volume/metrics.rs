@@ -66,9 +66,9 @@ fn write_operations(page: &mut Page, labels: &Labels, fs: &FileSystem) {
         let labels = labels.with("operation", operation.name()).with("errno", format!("{:?}", Errno::from_raw(errno)));
         page.count(&table::OPERATION_ERRORS, &labels, count);
     }
-    page.count(&table::READ_BYTES, labels, totals.read_bytes);
+    page.count(&table::READ_BYTES, labels, totals.hit_bytes + totals.missed_bytes);
     page.count(&table::WRITTEN_BYTES, labels, totals.written_bytes);
-    page.count(&table::CACHE_HIT_BYTES, labels, totals.read_bytes.saturating_sub(totals.missed_bytes));
+    page.count(&table::CACHE_HIT_BYTES, labels, totals.hit_bytes);
     page.count(&table::CACHE_MISS_BYTES, labels, totals.missed_bytes);
     page.count(&table::COMMIT_FAILURES, labels, totals.commit_failures);
     page.count(&table::CONFLICTS, labels, totals.conflicts);

@@ -208,3 +208,27 @@ async fn copies_among_writes_cuts_and_commits_are_exact() {
     }
     assert!(service.count(Operation::PutBlockFromURL) > 10);
 }
+
+/// Counters of metrics: one that became less would be taken for one that began again at 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_a_copy_reads_change_nothing_of_what_readers_found_in_memory() {
+    let service = Service::start();
+    let bytes = Random::new(11).bytes(3 << 20);
+    service.put("warm", &bytes);
+    service.put("cold", &bytes);
+    service.refuse_copies();
+    let volume = service.volume().await;
+    let warm = volume.open("warm", READ).await.unwrap();
+    for _ in 0..2 {
+        assert!(volume.read(warm, 0, bytes.len()).await == bytes);
+    }
+    let before = volume.fs.meter().totals();
+    assert_eq!(before.hit_bytes + before.missed_bytes, 2 * bytes.len() as u64);
+    assert!(before.hit_bytes >= bytes.len() as u64, "{before:?}");
+    let source = volume.open("cold", READ).await.unwrap();
+    let (_, target) = volume.create("target", CREATE).await.unwrap();
+    copy(&volume, (source, 0), (target, 0), bytes.len() as u64).await;
+    let after = volume.fs.meter().totals();
+    assert_eq!((after.hit_bytes, after.missed_bytes), (before.hit_bytes, before.missed_bytes));
+    volume.close(target).await.unwrap();
+}
