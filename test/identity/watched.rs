@@ -1,8 +1,8 @@
-//! The Secret that a volume was staged with is read again at the API server when it is refused, and what is about to end is
-//! said as an event.
+//! The Secret that a volume was staged with is read again at the API server when it is refused, and what is about to end, or goes
+//! wrong, is said as an event.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write as _},
     path::Path,
     thread,
@@ -10,9 +10,9 @@ use std::{
 };
 
 use azblob_csi::csi::proto::v1::{NodePublishVolumeRequest, NodeStageVolumeRequest};
-use blob_emulator::KubernetesApi;
+use blob_emulator::{FaultKind, FaultRule, KubernetesApi, Operation};
 use harness::assert_no_secret;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Realm,
@@ -58,6 +58,11 @@ impl Realm {
 impl Node<'_> {
     /// Stages and publishes the volume, with these secrets.
     fn serve(&mut self, secrets: &[(&str, &str)]) {
+        self.serve_with(secrets, &[]);
+    }
+
+    /// The same with more attributes.
+    fn serve_with(&mut self, secrets: &[(&str, &str)], more: &[(&str, &str)]) {
         let emulator = self.realm.world.emulator();
         let context: std::collections::BTreeMap<String, String> = [
             ("storageAccount", emulator.account().to_owned()),
@@ -66,6 +71,7 @@ impl Node<'_> {
             ("mountOptions", "metadata-ttl=0".to_owned()),
         ]
         .into_iter()
+        .chain(more.iter().map(|(name, value)| (*name, (*value).to_owned())))
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         let staging = self.directory.join("staging").display().to_string();
@@ -170,6 +176,82 @@ fn a_sas_that_ends_within_an_hour_is_an_event_of_its_claim() {
     assert!(message.contains(&end) && message.contains("an hour"), "{message}");
     for text in [event.to_string(), node.log()] {
         assert_no_secret(&text, &emulator.key());
+    }
+}
+
+/// Waits until there are two events with this reason: one of the claim, and one of the pod.
+#[track_caller]
+fn wait_for_both(api: &KubernetesApi, reason: &str) -> [Value; 2] {
+    let deadline = Instant::now() + DONE_WITHIN;
+    loop {
+        let found: Vec<Value> = api.events().into_iter().filter(|event| event["reason"] == reason).collect();
+        match <[Value; 2]>::try_from(found) {
+            Ok(both) => return both,
+            Err(found) => assert!(found.len() < 2, "{reason} was said too often: {found:?}"),
+        }
+        assert!(Instant::now() < deadline, "no {reason}: {:?}", api.events());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The node looks at its volumes every few seconds. All that went wrong before goes wrong again before each look, and is news no more.
+#[test]
+fn what_goes_wrong_is_one_event_of_claim_and_pod_however_often_it_happens() {
+    let (realm, api) = (Realm::new(), cluster());
+    let (emulator, container) = (realm.world.emulator(), realm.world.container());
+    let size = [("hdi_isfolder", "true"), ("azblobcsicapacity", "100000")];
+    emulator.put(container, "shop", "", &size).unwrap();
+    let mut node = realm.node(&api);
+    let pod = ["name", "namespace", "uid"].map(|what| format!("csi.storage.k8s.io/pod.{what}"));
+    node.serve_with(
+        &[("azurestorageaccountname", emulator.account()), ("azurestorageaccountkey", &emulator.key())],
+        &[("subDir", "shop"), ("quota", "hard"), (&pod[0], "web-0"), (&pod[1], "apps"), (&pod[2], "uid-of-web-0")],
+    );
+    let volume = node.target("pod");
+    let status =
+        |status, code: Option<&str>| FaultKind::Status { status, code: code.map(str::to_owned), retry_after: None };
+    emulator.fault(FaultRule::new(status(400, Some("InvalidInput"))).on(Operation::PutBlob).blob("*refused*"));
+
+    let throttled = || {
+        emulator.fault(FaultRule::new(status(503, None)).on(Operation::PutBlob).blob("*busy*").times(1));
+        write_synced(&volume.join("busy")).unwrap();
+    };
+    let conflict = || {
+        let path = volume.join("shared");
+        write_synced(&path).unwrap();
+        let mut file = File::options().write(true).open(&path).unwrap();
+        file.write_all(b"ours").unwrap();
+        emulator.put(container, "shop/shared", "another client's", &[]).unwrap();
+        assert_eq!(file.sync_all().unwrap_err().raw_os_error(), Some(libc::ESTALE));
+    };
+    let full = || {
+        let error = fs::write(volume.join("large"), vec![1; 200_000]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EDQUOT));
+        fs::remove_file(volume.join("large")).unwrap();
+    };
+    let not_saved = || assert_eq!(write_synced(&volume.join("refused")).unwrap_err().raw_os_error(), Some(libc::EIO));
+    let news: [(&str, &str, &dyn Fn()); 4] = [
+        ("Throttled", "at its limit", &throttled),
+        ("Conflict", "1 commits were refused, since another client had changed the blob", &conflict),
+        ("QuotaReached", "the volume of 100000 bytes is full", &full),
+        ("NotSaved", "is kept on the node", &not_saved),
+    ];
+    for (at, (reason, note, _)) in news.iter().enumerate() {
+        news[..=at].iter().for_each(|(.., happen)| happen());
+        for event in wait_for_both(&api, reason) {
+            assert!(event["message"].as_str().unwrap().contains(note), "{event}");
+            assert_eq!((&event["type"], &event["source"]["host"]), (&json!("Warning"), &json!("n1")));
+            assert_eq!(event["metadata"]["namespace"], "apps");
+        }
+    }
+    let events = api.events();
+    assert_eq!(events.len(), 2 * news.len(), "{events:?}");
+    for (reason, ..) in news {
+        let of = events.iter().filter(|event| event["reason"] == reason);
+        let uids: Vec<_> =
+            of.map(|event| (&event["involvedObject"]["kind"], &event["involvedObject"]["uid"])).collect();
+        let claim = (&json!("PersistentVolumeClaim"), &json!("uid-of-claim3"));
+        assert_eq!(uids, [claim, (&json!("Pod"), &json!("uid-of-web-0"))], "{reason}");
     }
 }
 

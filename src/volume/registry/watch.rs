@@ -34,7 +34,8 @@ impl Counts {
         Self {
             throttled: fs.traffic().map_or(0, |traffic| traffic.totals().throttled),
             conflicts: totals.conflicts,
-            failures: totals.commit_failures - totals.conflicts,
+            // Counted one after the other, and read in between: the next look has both.
+            failures: totals.commit_failures.saturating_sub(totals.conflicts),
             refusals: fs.quota_refusals(),
         }
     }
