@@ -14,7 +14,7 @@
 //! | how names change | `create`, `remove`, `rename` |
 //! | what a hierarchical account changes | `hierarchy` |
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
-//! | what is counted | `meter`, `usage` |
+//! | what is counted | `meter`, `usage`; who is told | `figures` |
 //! | who keeps whom out | `lock` |
 //!
 //! Every operation is a future that is ready at its first poll whenever nothing has to be asked of the service or waited
@@ -39,6 +39,7 @@ mod create;
 mod deletes;
 mod directory;
 mod error;
+mod figures;
 mod growth;
 mod handle;
 mod hierarchy;
@@ -88,6 +89,7 @@ pub use attributes::Kind;
 pub use behind::{Debts, Durability};
 pub use directory::Stamp;
 pub use error::{Error, Result};
+pub use figures::FIGURES_NAME;
 pub use handle::{Access, HandleId};
 pub use inode::{InodeNumber, ROOT};
 pub use last_close::SetAside;
@@ -191,6 +193,8 @@ pub struct Settings {
     pub capacity: Option<u64>,
     /// What becomes of writes that this size has no room for.
     pub quota: Quota,
+    /// Whether the root has a virtual file [`FIGURES_NAME`], which tells the volume's figures.
+    pub figures: bool,
 }
 
 impl Default for Settings {
@@ -214,6 +218,7 @@ impl Default for Settings {
             block_divisor: 1,
             capacity: None,
             quota: Quota::default(),
+            figures: false,
         }
     }
 }
@@ -257,6 +262,8 @@ pub struct FileSystem {
     /// Files moved to lost+found.
     set_aside_count: AtomicU64,
     meter: Arc<Meter>,
+    /// The virtual file that tells them, where it is asked for.
+    figures: Option<figures::Figures>,
     /// What is in use.
     space: usage::Space,
     link_refusal: std::sync::Once,
@@ -281,6 +288,7 @@ impl FileSystem {
         let naming = Naming { escape: settings.escape_names };
         let writer = stage::Writer::new(settings.block_divisor);
         let space = usage::Space::new(settings.quota, settings.capacity);
+        let figures = figures::Figures::new(settings.figures);
         let behind = journal_of(&resources, store.identity(), &settings, account.hierarchical);
         let file_system = Arc::new(Self {
             store,
@@ -301,6 +309,7 @@ impl FileSystem {
             orphan_owner: orphan::new_owner(),
             set_aside_count: AtomicU64::new(0),
             meter: Arc::default(),
+            figures,
             space,
             link_refusal: std::sync::Once::new(),
             exchange_refusal: std::sync::Once::new(),
@@ -400,7 +409,10 @@ impl FileSystem {
 
     /// The inode of `number`, or ESTALE: the kernel then looks its name up again.
     fn inode(&self, number: InodeNumber) -> Result<Arc<Inode>> {
-        self.table.get(number).ok_or_else(|| Error::new(libc::ESTALE, format!("inode {} is gone", number.0)))
+        self.table.get(number).ok_or_else(|| match self.is_figures(number) {
+            true => figures::only_readable(),
+            false => Error::new(libc::ESTALE, format!("inode {} is gone", number.0)),
+        })
     }
 
     /// How old what we know may be.

@@ -20,6 +20,7 @@
 //! | `locks` | flock and fcntl between programs |
 //! | `idle` | who does nothing makes no request and lets the processors sleep |
 //! | `memory` | memory stays inside the budget |
+//! | `figures` | `.azblob-stats` tells what a volume does, and is met by nobody who does not ask for it |
 //! | `stats` | what a mount does is shown by `azblob-csi stats` as it happens |
 //! | `data` | fallocate, holes, O_DIRECT, mappings, O_SYNC, O_APPEND and truncation are as on a local disk |
 //! | `hierarchy` | the same on an account with a hierarchical namespace |
@@ -45,6 +46,8 @@ mod disk;
 mod ending;
 #[path = "mount/failures.rs"]
 mod failures;
+#[path = "mount/figures.rs"]
+mod figures;
 #[path = "mount/fio.rs"]
 mod fio;
 #[path = "mount/hierarchy.rs"]

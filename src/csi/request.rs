@@ -351,6 +351,9 @@ impl MountRequest<'_> {
                 written.push(format!("{key}={value}"));
             }
         }
+        if let Some(value) = self.attributes.get("statsfile") {
+            written.push(format!("stats_file={value}"));
+        }
         written.extend(self.access.mount_flags.iter().cloned());
         let (mut options, warnings) =
             MountOptions::parse(&written).map_err(|error| Error::invalid(error.to_string()))?;

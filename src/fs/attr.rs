@@ -109,6 +109,9 @@ impl FileSystem {
     /// ESTALE when the inode is gone or has become somebody else's version, so that the kernel looks the name up again;
     /// what the service says when it must be asked.
     pub async fn getattr(self: &Arc<Self>, caller: &Caller, number: InodeNumber) -> Result<(Attr, Duration)> {
+        if self.is_figures(number) {
+            return Ok(self.figures_attr(&caller.view));
+        }
         let inode = self.current(number).await?;
         Ok((self.attr(&caller.view, &inode), self.ttl(&inode)))
     }

@@ -17,6 +17,7 @@ use super::{
     Access, Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result,
     attributes::Attributes,
     directory::Slot,
+    figures::only_readable,
     inode::Inode,
     lookup::{Found, Held},
     name::RESERVED,
@@ -151,6 +152,9 @@ impl FileSystem {
         let component = self.naming.new_component(name)?;
         if parent == ROOT && component.text == RESERVED {
             return Err(Error::new(libc::EPERM, format!("{RESERVED:?} is reserved for the file system's own blobs")));
+        }
+        if self.is_figures_name(parent, name) {
+            return Err(only_readable());
         }
         name.to_str().map(str::to_owned).ok_or_else(|| Error::new(libc::EILSEQ, "a name must be UTF-8"))
     }

@@ -86,7 +86,8 @@ pub struct HandleTable {
 }
 
 impl HandleTable {
-    fn next_id(&self) -> HandleId {
+    /// A number for something else that is open.
+    pub fn next_id(&self) -> HandleId {
         HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1)
     }
 

@@ -195,7 +195,7 @@ impl FileSystem {
                 let state = child.state.lock();
                 state.base.is_none() && state.is_dirty()
             };
-            if ours_alone && listing.kind(&name).is_none() {
+            if ours_alone && listing.kind(&name).is_none() && !self.is_figures_name(parent.number, &*name) {
                 let slot =
                     Slot { name, number: child.number, kind: child.kind, properties: None, seen: Instant::now() };
                 known.put_listed(listing, &slot, asked);
@@ -334,6 +334,9 @@ impl FileSystem {
         asked: Instant,
     ) {
         let Some(known) = &directory.directory else { return };
+        if self.hides_figures_name(directory.number, shown) {
+            return;
+        }
         // Looked at first: a Delete that ends in between touches its name.
         if self.is_removed(directory.number, shown) || self.is_being_deleted(directory, shown) {
             return;

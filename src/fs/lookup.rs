@@ -10,6 +10,7 @@ use super::{
     Caller, Entry, Error, FileSystem, InodeNumber, Invalidation, Kind, ROOT, Result, View,
     attributes::Attributes,
     directory::{Answer, Slot},
+    figures::only_readable,
     inode::{Base, Fate, Inode},
     name::{HiddenReason, NAME_BYTES_MAX, RESERVED},
 };
@@ -77,6 +78,9 @@ impl FileSystem {
     /// # Errors
     /// ENOENT, ENOTDIR, ENAMETOOLONG; ESTALE when `parent` is gone; what the service says when it must be asked.
     pub async fn lookup(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<Entry> {
+        if self.is_figures_name(parent, name) {
+            return Ok(self.figures_entry(&caller.view));
+        }
         let held = self.resolve(parent, name).await?;
         self.table.note_asked(held.inode.number);
         self.give_back_cold_names();
@@ -150,6 +154,9 @@ impl FileSystem {
         let component = self.naming.component(name)?;
         if parent == ROOT && component.text == RESERVED {
             return Err(no_entry(RESERVED));
+        }
+        if self.is_figures_name(parent, name) {
+            return Err(only_readable());
         }
         name.to_str().map(str::to_owned).ok_or_else(|| no_entry("a name that is not UTF-8"))
     }

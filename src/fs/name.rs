@@ -44,6 +44,8 @@ pub enum HiddenReason {
     Unrepresentable,
     /// The blob `d` where blobs `d/...` make `d` a directory.
     Shadowed,
+    /// The volume tells its figures under that name ([`super::Settings::figures`]).
+    Figures,
 }
 
 impl HiddenReason {
@@ -53,6 +55,14 @@ impl HiddenReason {
             Self::DotComponent => "its name has a component '.' or '..', which a path resolves itself",
             Self::Unrepresentable => "a component of its name is longer than 1024 bytes or has a NUL",
             Self::Shadowed => "blobs below the same name make it a directory",
+            Self::Figures => "the option stats_file puts the volume's figures under its name",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Figures => "mount without -o stats_file",
+            _ => "mount with -o escape_names",
         }
     }
 }
@@ -72,7 +82,7 @@ impl Hidden {
             self.count.fetch_add(1, Ordering::Relaxed);
         } else if logged.insert(blob.to_owned()) {
             self.count.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(blob, "hidden: {}; mount with -o escape_names to reach it", reason.sentence());
+            tracing::warn!(blob, "hidden: {}; {} to reach it", reason.sentence(), reason.remedy());
         }
     }
 

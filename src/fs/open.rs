@@ -57,6 +57,9 @@ impl FileSystem {
         if access.write || access.truncate {
             self.check_writable(caller)?;
         }
+        if self.is_figures(number) {
+            return self.open_figures(access);
+        }
         let inode = self.inode(number)?;
         if inode.kind == Kind::Directory {
             return Err(Error::new(libc::EISDIR, "a directory is read with readdir"));
@@ -126,7 +129,10 @@ impl FileSystem {
     /// What the commit says; the data stays and is tried again by the next fsync or close. A commit that failed since the
     /// last call on this handle, whoever ran it, is told once (handles that cannot write hear of it at fsync only).
     pub async fn flush(self: &Arc<Self>, handle: HandleId) -> Result<()> {
-        let handle = self.handles.file(handle)?;
+        let handle = match self.handles.file(handle) {
+            Err(_) if self.has_figures_open(handle) => return Ok(()),
+            found => found?,
+        };
         match handle.access.write {
             true if self.owe(&handle.inode).await => Ok(()),
             true => self.commit_for(&handle).await,
@@ -139,7 +145,10 @@ impl FileSystem {
     /// # Errors
     /// As [`Self::flush`].
     pub async fn sync_file(self: &Arc<Self>, handle: HandleId) -> Result<()> {
-        let handle = self.handles.file(handle)?;
+        let handle = match self.handles.file(handle) {
+            Err(_) if self.has_figures_open(handle) => return Ok(()),
+            found => found?,
+        };
         self.commit_for(&handle).await
     }
 
@@ -149,7 +158,10 @@ impl FileSystem {
     /// # Errors
     /// What that commit says; nobody but the log hears of it.
     pub async fn release(self: &Arc<Self>, handle: HandleId) -> Result<()> {
-        let Ok(open) = self.handles.file(handle) else { return Ok(()) };
+        let Ok(open) = self.handles.file(handle) else {
+            self.close_figures(handle);
+            return Ok(());
+        };
         let result = match open.access.write {
             true if self.owe(&open.inode).await => Ok(()),
             true => self.commit_unheard(&open.inode).await,

@@ -38,6 +38,9 @@ impl FileSystem {
     /// ENODATA where there is no such attribute; EOPNOTSUPP outside `user.`; as [`Self::getattr`].
     pub async fn get_xattr(self: &Arc<Self>, number: InodeNumber, name: &[u8]) -> Result<Vec<u8>> {
         let name = user_name(name)?;
+        if self.is_figures(number) {
+            return Err(no_such_attribute(name));
+        }
         let inode = self.current(number).await?;
         let value = match name.strip_prefix(FACTS) {
             Some(b"acl") => self.access_list(&inode).await?.map(String::into_bytes),
@@ -52,6 +55,9 @@ impl FileSystem {
     /// # Errors
     /// As [`Self::getattr`].
     pub async fn list_xattrs(self: &Arc<Self>, number: InodeNumber) -> Result<Vec<u8>> {
+        if self.is_figures(number) {
+            return Ok(Vec::new());
+        }
         let inode = self.current(number).await?;
         let names = format::names(&inode.state.lock().metadata());
         let mut list = Vec::new();

@@ -226,13 +226,16 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, caller) = self.context(request);
         let (open, passthrough) = (Arc::clone(&self.open), Arc::clone(&self.passthrough));
-        let by_itself = passthrough.is_enabled();
+        let (by_itself, figures) = (passthrough.is_enabled(), fs.is_figures(number(inode)));
         let work = async move {
             let handle = fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await?;
             Ok((handle, if by_itself { fs.local_copy(handle).await } else { None }))
         };
         self.dispatch.start(Operation::Open, reply, work, move |reply, (handle, copy)| {
             open.add_file(handle);
+            if figures {
+                return reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_DIRECT_IO);
+            }
             passthrough.answer(reply, inode, FileHandle(handle.0), copy);
         });
     }

@@ -77,6 +77,8 @@ pub struct MountOptions {
     pub excl_strict: bool,
     /// What becomes of writes beyond the capacity.
     pub quota: Option<Quota>,
+    /// A virtual file in the root tells the volume's figures.
+    pub stats_file: bool,
     /// Divides the sizes of blocks.
     pub block_divisor: Option<u64>,
     /// Only names below this prefix of the container.
@@ -186,6 +188,7 @@ impl MountOptions {
             excl_strict: self.excl_strict,
             block_divisor: self.block_divisor.unwrap_or(1),
             quota: self.quota.unwrap_or_default(),
+            figures: self.stats_file,
             limits: self.request_limits(),
             ..Settings::default()
         }

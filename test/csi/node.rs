@@ -144,3 +144,15 @@ async fn the_nodes_startup_taint_goes_once_the_kubelet_has_the_driver_and_no_oth
     timeout(PATIENCE, until(&|| api.taints("node-1") == json!([other]))).await.unwrap();
     assert!(cluster.log().contains("get and patch nodes"), "what is missing was said");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pod_reads_the_figures_of_its_volume_where_the_class_says_so() {
+    let mut cluster = Cluster::start().await;
+    let volume = cluster.create("pvc-1", &[("statsFile", "true")]).await.unwrap();
+    cluster.node.node_stage_volume(cluster.stage_request(&volume)).await.unwrap();
+    cluster.publish(&volume, "pod").await;
+    cluster.sh("echo 12345 > pod/a && grep -qx 'azblob_csi_written_bytes_total 6' pod/.azblob-stats").await;
+    cluster.sh("test \"$(ls -A pod)\" = a && ! rm -f pod/.azblob-stats").await;
+    cluster.unpublish(&volume, "pod").await;
+    cluster.unstage(&volume).await.unwrap();
+}

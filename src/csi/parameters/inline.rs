@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Mount options that set something and concern the volume alone. Those without effect are harmless, but for [`BLOCKED`].
-pub(super) const OPTIONS: [&str; 28] = [
+pub(super) const OPTIONS: [&str; 29] = [
     "ro",
     "rw",
     "read-only",
@@ -38,6 +38,7 @@ pub(super) const OPTIONS: [&str; 28] = [
     "attr-cache-timeout",
     "noexec",
     "noatime",
+    "stats_file",
 ];
 
 /// Without effect here, and refused all the same, as by the Azure Blob CSI driver: whoever writes one means a path or a secret

@@ -282,6 +282,7 @@ pub const TABLE: &[Row] = &[
     used("metadata-ttl", ALL, "10s", "As the mount option."),
     used("durability", ALL, "close", "As the mount option."),
     used("quota", ALL, "soft", "As the mount option."),
+    flag(used("statsFile", ALL, "false", "As the mount option stats_file.")),
     used("warmup", PERSISTENT, "nothing", "As the mount option."),
     known_as(
         account("skuName", "Standard_LRS", "Its SKU: Standard_LRS, Premium_LRS, Standard_ZRS, ..."),

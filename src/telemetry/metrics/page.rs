@@ -102,6 +102,19 @@ impl Page {
         let _ = writeln!(lines, "{name}_count{labels} {}", value.count());
     }
 
+    /// The samples alone, and of histograms only what is counted and summed up: `name value` for people and scripts.
+    #[must_use]
+    pub fn short_text(&self) -> String {
+        let mut text = String::new();
+        for family in table::FAMILIES {
+            let (Some(lines), bucket) = (self.lines.get(family.name), format!("{}_bucket{{", family.name)) else {
+                continue;
+            };
+            lines.split_inclusive('\n').filter(|line| !line.starts_with(&bucket)).for_each(|line| text.push_str(line));
+        }
+        text
+    }
+
     /// The text.
     #[must_use]
     pub fn text(&self) -> String {

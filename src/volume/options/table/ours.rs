@@ -356,4 +356,11 @@ pub(super) const ROWS: &[Row] = &[
         "Where the volume has a capacity. soft: what is in use is counted and shown by df. hard: writes beyond the capacity are refused with EDQUOT as well. off: nothing is counted, and all of the capacity shows as free.",
         |o, v| assign(&mut o.quota, quota(v).map(Some)),
     ),
+    sets(
+        "stats_file",
+        Takes::Flag,
+        "false",
+        "A file `.azblob-stats` in the root tells the volume's figures; it is not listed, and can only be read. A blob of that name is not reached meanwhile.",
+        |o, v| assign(&mut o.stats_file, parse_flag(v)),
+    ),
 ];
