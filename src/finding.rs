@@ -385,6 +385,14 @@ named! {
         KeysLocked "keys-locked",
         /// An account that is elsewhere.
         AccountNotInGroup "account-not-in-group",
+        /// No role to find and make accounts.
+        AccountsForbidden "accounts-forbidden",
+        /// A policy against the account that would be made.
+        AccountAgainstPolicy "account-against-policy",
+        /// As many accounts as a subscription may have.
+        AccountsTooMany "accounts-too-many",
+        /// A resource group that is not there.
+        GroupMissing "group-missing",
         /// Something else that such a service says.
         LookupRefused "lookup-refused",
         /// A token on http.

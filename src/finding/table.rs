@@ -30,6 +30,7 @@ const STAGE_LOST: &str =
 const ENDINGS: &str = "ending::what_the_service_does_not_take_goes_to_lost_and_found_and_the_volume_ends";
 const POD_TOKENS: &str = "pod_token::a_volume_for_its_pods_identity_needs_the_pods_token";
 const POD_TOKEN: &str = "workload_identity::a_pods_token_is_replaced_by_a_newer_one_and_never_shown";
+const ACCOUNTS: &str = "accounts::a_refusal_to_find_or_make_an_account_has_its_finding";
 const LOOKUPS: &str = "doctor::each_mistake_of_a_lookup_is_told_apart";
 const LOCKS: &str = "resource_manager::a_lock_is_told_from_a_missing_role";
 const VAULT_RULES: &str = "key_vault::network_rules_are_told_from_a_missing_role";
@@ -415,6 +416,22 @@ pub const TABLE: &[Row] = &[
         "404 ResourceNotFound, ResourceGroupNotFound, SubscriptionNotFound",
         "there is no account {account} in resource group {group} of subscription {subscription}",
         "correct resourceGroup and subscriptionID (az storage account show --name {account} --query id)"], LOOKUPS),
+    row(F::AccountsForbidden, Check::Credential, [
+        "403 AuthorizationFailed: does not have authorization to perform action 'Microsoft.Storage/storageAccounts/read' or '/write'",
+        "{principal} may not find or make storage accounts in resource group {group} ({reason})",
+        "az role assignment create --assignee IDENTITY --role \"Storage Account Contributor\" --scope /subscriptions/{subscription}/resourceGroups/{group}; or name an account in storageAccount of the StorageClass"], ACCOUNTS),
+    row(F::AccountAgainstPolicy, Check::Credential, [
+        "403 RequestDisallowedByPolicy",
+        "a policy of subscription {subscription} forbids the account that would be made in resource group {group}: {reason}",
+        "set what it asks for in the StorageClass (tags, location, allowBlobPublicAccess, allowSharedKeyAccess, publicNetworkAccess, requireInfraEncryption), or make an account and name it in storageAccount"], ACCOUNTS),
+    row(F::AccountsTooMany, Check::Credential, [
+        "MaxStorageAccountsCountPerSubscriptionExceeded",
+        "subscription {subscription} has as many storage accounts in this region as it may: {reason}",
+        "remove accounts that nobody needs, ask for a larger quota, or let the StorageClass take one that is there (storageAccount; a class whose parameters fit an account shares it)"], ACCOUNTS),
+    row(F::GroupMissing, Check::Credential, [
+        "404 ResourceGroupNotFound, SubscriptionNotFound",
+        "there is no resource group {group} in subscription {subscription}",
+        "correct resourceGroup and subscriptionID of the StorageClass, or of the driver's cloud config (az group list --query [].name)"], ACCOUNTS),
     row(F::LookupRefused, Check::Credential, [
         "the resource manager, or a key vault, answers something else",
         "{service} answered: {reason}",

@@ -22,9 +22,12 @@ use uuid::Uuid;
 use super::{
     LookupError, REFUSED_FOR,
     resource_manager::account_url,
-    rest::{self, Failed},
+    rest::{self, Failed, Refusal},
 };
-use crate::credential::{Cloud, IdentityHttp, TokenCredential, TokenErrorKind};
+use crate::{
+    credential::{Cloud, IdentityHttp, TokenCredential, TokenErrorKind},
+    finding::{Diagnosis, Finding},
+};
 
 /// How long an answer is taken without asking again, as by the Azure Blob CSI driver.
 const FRESH_FOR: Duration = Duration::from_secs(60);
@@ -129,6 +132,23 @@ impl AccountWanted {
             && says(&self.access_tier, "accessTier", "")
             && says(&self.public_network_access, "publicNetworkAccess", "Enabled")
             && !same(&properties["provisioningState"], "Failed")
+    }
+
+    /// What a refusal means, where it is a known one.
+    fn known(&self, refusal: &Refusal, principal: &str, words: &str) -> Option<Diagnosis> {
+        let finding = match (refusal.status, &*refusal.code) {
+            (_, "RequestDisallowedByPolicy") => Finding::AccountAgainstPolicy,
+            (_, "MaxStorageAccountsCountPerSubscriptionExceeded") => Finding::AccountsTooMany,
+            (401 | 403, _) => Finding::AccountsForbidden,
+            (404, "ResourceGroupNotFound" | "SubscriptionNotFound") => Finding::GroupMissing,
+            _ => return None,
+        };
+        Some(finding.with(&[
+            ("principal", principal),
+            ("subscription", &self.subscription),
+            ("group", &self.group),
+            ("reason", words),
+        ]))
     }
 
     fn keeps_something(&self) -> bool {
@@ -260,20 +280,17 @@ impl Question<'_> {
         rest::tell(self.http, self.tokens, NAME, (method, url), body).await
     }
 
-    /// A refusal, with the role that is missing.
+    /// A refusal: the finding, or the words of the service.
     fn refused(&self, what: &str, failed: Failed) -> LookupError {
         match failed {
             Failed::NotAsked(error) => error,
             Failed::Refused(refusal, error) => {
-                let mut words = format!("{what}: {}", refusal.in_words());
-                if matches!(refusal.status, 401 | 403) {
-                    let (who, group) = (self.tokens.describe(), &self.wanted.group);
-                    words = format!(
-                        "{words} ({who} needs the role Storage Account Contributor on resource group {group}; or name an account \
-                         in storageAccount)"
-                    );
-                }
-                LookupError { retry_after: error.retry_after, ..LookupError::said(NAME, error.kind, &words) }
+                let words = format!("{what}: {}", refusal.in_words());
+                let said = match self.wanted.known(&refusal, &self.tokens.describe(), &words) {
+                    Some(known) => LookupError::of(error.kind, known),
+                    None => LookupError::said(NAME, error.kind, &words),
+                };
+                LookupError { retry_after: error.retry_after, ..said }
             }
         }
     }
@@ -379,6 +396,23 @@ mod tests {
             sku: "standard_lrs".to_owned(),
             location: Some("West Europe".to_owned()),
             ..AccountWanted::default()
+        }
+    }
+
+    #[test]
+    fn a_refusal_to_find_or_make_an_account_has_its_finding() {
+        for (status, code, finding) in [
+            (403, "AuthorizationFailed", Some(Finding::AccountsForbidden)),
+            (403, "RequestDisallowedByPolicy", Some(Finding::AccountAgainstPolicy)),
+            (400, "MaxStorageAccountsCountPerSubscriptionExceeded", Some(Finding::AccountsTooMany)),
+            (404, "ResourceGroupNotFound", Some(Finding::GroupMissing)),
+            (429, "TooManyRequests", None),
+        ] {
+            let refusal = Refusal::read(status, &json!({ "error": { "code": code, "message": "no" } }).to_string());
+            let wanted = AccountWanted { group: "apps".to_owned(), ..wanted() };
+            let known = wanted.known(&refusal, "managed identity", "make account fuse1: no");
+            assert_eq!(known.as_ref().map(|known| known.finding), finding, "{code}");
+            assert!(known.is_none_or(|known| known.to_string().contains("apps") || code.starts_with("Max")), "{code}");
         }
     }
 
