@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mount` | opens /dev/fuse and calls mount(2); turns each refusal into a sentence with the fix |
 //! | `connection` | the kernel's side of a mounted session: its device number, tuning, abort |
+//! | [`handshake`] | what kernel and server agree on, and how another server goes on with it |
 //! | [`session`](Session) | threads that serve one mount; unmounting without losing data |
 //! | `adapter` | one short method a request |
 //! | `listed` | readdirplus: entries with their attributes |
@@ -22,6 +23,7 @@ mod connection;
 mod convert;
 mod dispatch;
 mod error;
+pub mod handshake;
 mod listed;
 mod lock_caller;
 mod mount;

@@ -15,6 +15,8 @@
 //! | [`cache`] | memory budget, buffer pool, block cache. Knows nothing of files |
 //! | [`blob`] | the Blob service: every operation that the file system needs, nothing else |
 //! | [`credential`] | who we are: account key, SAS, connection string; clouds and endpoints |
+//! | [`keeper`] | the process that holds descriptors for others, so that mounts outlive whoever serves them |
+//! | [`ledger`] | a memory file of keys and values that outlives its writer |
 //! | [`telemetry`] | logs, counters, and the endpoint for metrics and probes: everybody's |
 //! | [`finding`] | every known reason why a volume does not mount, with its fix: one table |
 //!
@@ -34,7 +36,11 @@ pub mod fs;
 #[cfg(not(feature = "shuttle"))]
 pub mod fuse;
 #[cfg(not(feature = "shuttle"))]
+pub mod keeper;
+#[cfg(not(feature = "shuttle"))]
 pub mod kube;
+#[cfg(not(feature = "shuttle"))]
+pub mod ledger;
 #[cfg(not(feature = "shuttle"))]
 pub mod migrate;
 pub mod sync;

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fuser::{Config, InitFlags, SessionACL};
+use fuser::{Config, InitFlags};
 use nix::errno::Errno;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -26,7 +26,7 @@ use super::{
     adapter::Adapter,
     connection::Connection,
     dispatch::{Dispatch, InFlight},
-    mount,
+    handshake, mount,
     name_copies::NameCopies,
     notifier,
     open_handles::OpenHandles,
@@ -316,8 +316,7 @@ fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOpt
         let _ = mount::unmount(&mount_point, true);
         Error::Handshake(mount_point.clone(), source)
     };
-    // The kernel checks who may use the mount (allow_other); fuser need not do it again.
-    let served = fuser::Session::from_fd(adapter, device, SessionACL::All, config).map_err(undo)?;
+    let (served, _) = handshake::shake(adapter, &device, config).map_err(undo)?;
     let connection = tune(&mount_point);
     let notifier = runtime.spawn(notifier::notify(view.invalidations(), served.notifier(), copies));
     let (phase_out, phase) = watch::channel(Phase::Serving);
