@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step that fails here fails the test")]
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use azblob_csi::{
     csi::proto::v1::{NodeGetVolumeStatsRequest, NodeStageVolumeRequest, Volume, volume_capability::access_mode::Mode},
@@ -199,12 +199,14 @@ async fn without_its_secret_a_volume_is_not_staged_again_and_the_sentence_says_w
     publish(&mut cluster, &volume, "new", &BTreeMap::new()).await;
 }
 
-/// Cuts the mount at `path` off from whoever serves it.
-fn abort(path: &Path) {
+/// Cuts the mount at `name` off from whoever serves it.
+async fn abort(cluster: &Cluster, name: &str) {
     let table = MountTable::read().unwrap();
-    let mount = table.at(&resolve(path).unwrap()).unwrap();
+    let mount = table.at(&resolve(&cluster.path(name)).unwrap()).unwrap();
     let (_, minor) = mount.device.split_once(':').unwrap();
-    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").unwrap();
+    // Not every machine has this file system where it belongs (/sys/fs/fuse/connections).
+    let steps = format!("mkdir control && mount -t fusectl none control && echo 1 > control/{minor}/abort");
+    cluster.sh(&format!("{steps}; code=$?; umount control; exit $code")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -215,7 +217,7 @@ async fn a_republish_mounts_anew_what_was_cut_off_and_the_end_of_another_pod_lea
         cluster.publish(&volume, pod).await;
     }
     cluster.sh("echo kept > one/file && mkdir one/sub part && mount --bind one/sub part").await;
-    abort(&cluster.path("staging"));
+    abort(&cluster, "staging").await;
     let stats = NodeGetVolumeStatsRequest {
         volume_id: volume.volume_id.clone(),
         volume_path: cluster.text("one"),
