@@ -192,8 +192,6 @@ oomScoreAdj: 0
 resolvConf: ""
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 50Mi, nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}
-volumeStatsAggPeriod: 10s
-syncFrequency: 10s # a grown volume is noticed at this pace; 1m by default
 EOF
 start kubelet kubelet --config="$state/kubelet.yaml" --kubeconfig="$pki/kubelet.conf" \
     --hostname-override="$node" --node-ip="$node_ip"
