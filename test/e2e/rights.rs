@@ -20,7 +20,8 @@ const ACCOUNTS: [&str; 2] =
     ["system:serviceaccount:kube-system:csi-blob-controller-sa", "system:serviceaccount:kube-system:csi-blob-node-sa"];
 
 /// Rights that no scenario comes to use, with the reason why they are granted: (group/resource, verb, reason).
-const RESERVED: [(&str, &str, &str); 6] = [
+const RESERVED: [(&str, &str, &str); 7] = [
+    ("/persistentvolumes", "get", "the node plugin looks for a volume of the name that it knows, before it lists"),
     ("/nodes", "get", "csi-provisioner looks at the node of a claim that waits for its first consumer"),
     ("snapshot.storage.k8s.io/volumesnapshotclasses", "list", WITHOUT_STREAMS),
     ("snapshot.storage.k8s.io/volumesnapshotcontents", "list", WITHOUT_STREAMS),
