@@ -8,7 +8,7 @@
 //! | `pods` | a volume that a pod signs in to is that pod's alone |
 //! | `provision` | accounts are found and made by the cluster's identity, and so is answered what brings no secret |
 //! | `rotation` | keys, SAS and tokens are replaced under load |
-//! | `watched` | a Secret is read again at the API server |
+//! | `watched` | a Secret is read again at the API server, and what ends or goes wrong is an event there |
 //! | `lives` | tokens are refreshed ahead of their end, and replaced when they are refused |
 //! | `mistakes` | each mistake has a sentence of its own |
 
