@@ -40,7 +40,7 @@ use azblob_csi::finding::TABLE;
 fn test_code() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = String::new();
-    let mut directories = vec![root.join("src"), root.join("test/doctor")];
+    let mut directories = ["src", "test/doctor", "test/csi"].map(|room| root.join(room)).to_vec();
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
