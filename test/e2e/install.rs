@@ -29,10 +29,11 @@ pub fn install(cluster: &Cluster, release: &str, driver: &str) {
     registered(driver);
 }
 
-/// Takes a release out again.
+/// Takes a release out again. In the foreground: a Deployment and a DaemonSet are then there until their pods are gone, so that
+/// helm waits for these too.
 pub fn uninstall(release: &str) {
-    let arguments = ["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"];
-    program("helm", &arguments).success();
+    let patience = ["--wait", "--cascade", "foreground", "--timeout", "120s"];
+    program("helm", &[&["uninstall", release, "--namespace", NAMESPACE][..], &patience].concat()).success();
 }
 
 /// The certificate authority of the emulator's endpoints, for the driver to trust.
