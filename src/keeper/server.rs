@@ -158,7 +158,7 @@ impl<'a> Conversation<'a> {
                 (Some(Ask::Hello(_)), Some(_)) => self.refuse("this connection has a group already")?,
                 (Some(_), None) => self.refuse("say Hello first")?,
                 (None, _) => {
-                    self.refuse("this keeper is older than the question; restart it when no pod is in need of it")?
+                    self.refuse("this keeper is older than the question; restart it when no pod is in need of it")?;
                 }
             }
         }
@@ -238,7 +238,7 @@ fn bound(path: &Path) -> io::Result<OwnedFd> {
                 Ok(()) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another keeper serves this socket")),
                 // Only what is a socket: a file that a typing mistake names stays.
                 Err(Errno::ECONNREFUSED) if fs::symlink_metadata(path)?.file_type().is_socket() => {
-                    fs::remove_file(path)?
+                    fs::remove_file(path)?;
                 }
                 Err(_) => {
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
