@@ -6,6 +6,7 @@ pub mod controller;
 mod disk;
 pub mod doctor;
 mod driver;
+pub mod keeper;
 mod memory;
 pub mod migrate;
 pub mod mount;
@@ -50,6 +51,7 @@ enum Role {
     Doctor(doctor::Args),
     Migrate(migrate::Args),
     Stats(stats::Args),
+    Keeper(keeper::Args),
 }
 
 /// A role that ended badly: what went wrong and, where we know it, how to mend it. Holds no secret.
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
             Role::Doctor(args) => doctor::run(args),
             Role::Migrate(args) => migrate::run(args),
             Role::Stats(args) => stats::run(args),
+            Role::Keeper(args) => keeper::run(args),
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

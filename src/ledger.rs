@@ -9,9 +9,9 @@
 //! file      header (one page) | area 0: records ... | area 1: records ...       sparse; only one area counts at a time
 //! record    check u64 | length u32 | section u16 | kind u16 | key u64 | value, padded to 8 bytes
 //! ```
-//! A record puts a value under (section, key), or takes it away; the last one counts. When more than half of an area is
-//! history, what counts is copied to the other area, and a single store makes that the one. Knows nothing of what the
-//! values mean.
+//! A record puts a value under (section, key), or takes it away; the last one counts. Changes that belong together are
+//! written before the length is, so they count together. When more than half of an area is history, what counts is copied to
+//! the other area, and a single store makes that the one. Knows nothing of what the values mean.
 
 mod memory;
 mod record;
@@ -32,6 +32,15 @@ pub struct Section(pub u16);
 
 /// History that is never worth copying the rest for, in bytes.
 const HISTORY_BYTES_MIN: u64 = 256 << 10;
+
+/// One change of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change<'value> {
+    /// Puts a value under a key.
+    Put(Section, u64, &'value [u8]),
+    /// Takes the value of a key away.
+    Remove(Section, u64),
+}
 
 /// Why a ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,14 +108,25 @@ impl Ledger {
 
     /// Puts `value` under (`section`, `key`). It is there for the next process once this returns.
     pub fn put(&self, section: Section, key: u64, value: &[u8]) {
-        self.write(&Record { section, kind: Kind::Put, key, value });
+        self.change(&[Change::Put(section, key, value)]);
     }
 
     /// Takes the value of (`section`, `key`) away.
     pub fn remove(&self, section: Section, key: u64) {
-        if self.state.lock().places.contains_key(&(section, key)) {
-            self.write(&Record { section, kind: Kind::Remove, key, value: &[] });
-        }
+        self.change(&[Change::Remove(section, key)]);
+    }
+
+    /// Makes `changes`, each of another key, in one stroke: the next process finds all of them or none.
+    pub fn change(&self, changes: &[Change<'_>]) {
+        let mut state = self.state.lock();
+        let records: Vec<_> = changes.iter().filter_map(|change| state.record_of(change)).collect();
+        self.write(&mut state, &records);
+    }
+
+    /// Takes everything away.
+    pub fn clear(&self) {
+        let names: Vec<_> = self.state.lock().places.keys().copied().collect();
+        names.into_iter().for_each(|(section, key)| self.remove(section, key));
     }
 
     /// Whether all that was written is there. Once it is not, no process can take over.
@@ -121,22 +141,24 @@ impl Ledger {
         self.memory.written()
     }
 
-    fn write(&self, record: &Record<'_>) {
-        let mut state = self.state.lock();
-        if state.is_broken {
+    fn write(&self, state: &mut State, records: &[Record<'_>]) {
+        if state.is_broken || records.is_empty() {
             return;
         }
-        let position = self.memory.written();
-        if !self.memory.append(record) {
+        let mut position = self.memory.written();
+        if !self.memory.append(records) {
             tracing::error!("the takeover state takes no more memory: another process cannot go on with this mount");
             self.memory.spoil();
             state.is_broken = true;
             return;
         }
-        state.note(record, position);
+        for record in records {
+            state.note(record, position);
+            position += record.len();
+        }
         let history = self.memory.written() - state.live_bytes;
         if history > state.live_bytes.max(HISTORY_BYTES_MIN) {
-            self.compact(&mut state);
+            self.compact(state);
         }
     }
 
@@ -158,6 +180,17 @@ impl AsFd for Ledger {
 }
 
 impl State {
+    /// What makes `change`; `None` where it would change nothing.
+    fn record_of<'value>(&self, change: &Change<'value>) -> Option<Record<'value>> {
+        match *change {
+            Change::Put(section, key, value) => Some(Record { section, kind: Kind::Put, key, value }),
+            Change::Remove(section, key) => {
+                let is_there = self.places.contains_key(&(section, key));
+                is_there.then_some(Record { section, kind: Kind::Remove, key, value: &[] })
+            }
+        }
+    }
+
     fn note(&mut self, record: &Record<'_>, position: u64) {
         let name = (record.section, record.key);
         let before = match record.kind {

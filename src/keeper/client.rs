@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -16,8 +16,8 @@ use nix::{
 };
 
 use super::{
-    packet,
-    protocol::{Answer, Ask, Drop as DropItem, Fetch, Hello, Keep, Reply, Request, VERSION},
+    notification, packet,
+    protocol::{Answer, Ask, Drop as DropItem, Fetch, Hello, Keep, Reply, Request, Tell, Told, VERSION},
     shelf::Item,
 };
 use crate::{sync::Mutex, telemetry};
@@ -124,6 +124,17 @@ impl Claim {
         state.unless_gone(dropped)
     }
 
+    /// Takes all items back. What the keeper, while it is gone, does not hear of it is not given to the next.
+    pub fn drop_all(&self) {
+        let mut state = self.shared.state.lock();
+        for key in std::mem::take(&mut state.given).into_keys() {
+            let dropped = state.ask(Ask::Drop(DropItem { key }), &[]);
+            if let Err(error) = state.unless_gone(dropped) {
+                tracing::warn!(%error, "the keeper goes on holding something that nobody needs");
+            }
+        }
+    }
+
     /// Whether there is a keeper: without one, mounts end with this process.
     #[must_use]
     pub fn is_held(&self) -> bool {
@@ -148,7 +159,7 @@ impl State {
         self.ask(Ask::Keep(Keep { key: item.key.clone(), note: item.note.clone() }), &descriptors)
     }
 
-    fn ask(&self, ask: Ask, descriptors: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
+    fn ask(&self, ask: Ask, descriptors: &[BorrowedFd<'_>]) -> Result<(), Error> {
         let Some(socket) = &self.socket else {
             return Err(Error::Gone(io::ErrorKind::NotConnected.into()));
         };
@@ -219,12 +230,57 @@ impl Shared {
     }
 }
 
+/// Has the keeper tell the kernel ([`notification`]) for a mount, so that this process can end meanwhile.
+#[derive(Debug)]
+pub struct Teller {
+    path: PathBuf,
+    /// One notification at a time.
+    socket: Mutex<Option<OwnedFd>>,
+}
+
+impl Teller {
+    /// One that asks the keeper at `path`.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), socket: Mutex::default() }
+    }
+
+    /// Tells the kernel behind `device`. Without a keeper, or with one of an earlier version, this thread does it. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn tell(&self, device: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+        let mut socket = self.socket.lock();
+        if socket.is_none() {
+            *socket = reached(&self.path).ok();
+        }
+        let asked = socket.as_ref().map(|socket| {
+            let ask = Ask::Tell(Tell { message: message.to_vec() });
+            exchange(socket, ask, &[device])
+        });
+        match asked {
+            Some(Ok((Answer::Told(Told { errno: 0 }), _))) => Ok(()),
+            Some(Ok((Answer::Told(Told { errno }), _))) => Err(io::Error::from_raw_os_error(errno)),
+            _ => {
+                *socket = None;
+                drop(socket);
+                notification::written(device, message)
+            }
+        }
+    }
+}
+
+fn reached(path: &Path) -> nix::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
 /// A connection that has `group`.
 fn connected(path: &Path, group: &str, until: Instant) -> Result<OwnedFd, Error> {
     let unreachable =
         |errno: nix::Error| Error::Unreachable { socket: path.display().to_string(), source: errno.into() };
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).map_err(unreachable)?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path).map_err(unreachable)?).map_err(unreachable)?;
+    let socket = reached(path).map_err(unreachable)?;
     loop {
         let hello = Hello { version: VERSION, group: group.to_owned() };
         match exchange(&socket, Ask::Hello(hello), &[])?.0 {
@@ -253,11 +309,7 @@ fn fetch(socket: &OwnedFd) -> Result<Vec<Item>, Error> {
     }
 }
 
-fn exchange(
-    socket: &OwnedFd,
-    ask: Ask,
-    descriptors: &[std::os::fd::BorrowedFd<'_>],
-) -> Result<(Answer, Vec<OwnedFd>), Error> {
+fn exchange(socket: &OwnedFd, ask: Ask, descriptors: &[BorrowedFd<'_>]) -> Result<(Answer, Vec<OwnedFd>), Error> {
     packet::send(socket.as_fd(), &Request { ask: Some(ask) }, descriptors).map_err(Error::Gone)?;
     answer(socket)
 }

@@ -8,7 +8,7 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, sendmsg},
 };
 use prost::Message;
 
@@ -40,7 +40,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, message: &impl Message, descriptors: 
 /// # Errors
 /// What the kernel says; InvalidData for what is no message of ours, or came without some of its descriptors.
 pub(super) fn receive<M: Message + Default>(socket: BorrowedFd<'_>) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let mut bytes = vec![0; next_length(socket)?.min(MESSAGE_BYTES_MAX)];
     let mut beside = cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let (length, descriptors, flags) = loop {
         let mut slices = [IoSliceMut::new(&mut bytes)];
@@ -65,6 +65,16 @@ pub(super) fn receive<M: Message + Default>(socket: BorrowedFd<'_>) -> io::Resul
     }
     let message = M::decode(&bytes[..length]).map_err(|error| invalid(&error.to_string()))?;
     Ok(Some((message, descriptors)))
+}
+
+/// How long the next message is, without taking it: most are far from the longest.
+fn next_length(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        match recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Err(Errno::EINTR) => {}
+            length => return length.map_err(io::Error::from),
+        }
+    }
 }
 
 /// Takes the descriptors over, so that each is closed whatever becomes of the message.

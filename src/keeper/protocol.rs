@@ -13,7 +13,7 @@ pub(super) const DESCRIPTORS_MAX: usize = 253;
 /// What a client says.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Request {
-    #[prost(oneof = "Ask", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Ask", tags = "1, 2, 3, 4, 5")]
     pub ask: Option<Ask>,
 }
 
@@ -28,6 +28,8 @@ pub(super) enum Ask {
     Fetch(Fetch),
     #[prost(message, tag = "4")]
     Drop(Drop),
+    #[prost(message, tag = "5")]
+    Tell(Tell),
 }
 
 /// Opens the conversation. A group belongs to one connection at a time.
@@ -62,10 +64,18 @@ pub(super) struct Drop {
     pub key: String,
 }
 
+/// Writes a notification to the FUSE device that comes along: asked by who has no group, one at a time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Tell {
+    /// `fuse_out_header` and what follows it.
+    #[prost(bytes = "vec", tag = "1")]
+    pub message: Vec<u8>,
+}
+
 /// What the keeper says.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Reply {
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6")]
     pub answer: Option<Answer>,
 }
 
@@ -82,6 +92,8 @@ pub(super) enum Answer {
     Done(Done),
     #[prost(message, tag = "5")]
     Refused(Refused),
+    #[prost(message, tag = "6")]
+    Told(Told),
 }
 
 /// The group is the client's.
@@ -104,6 +116,14 @@ pub(super) struct Busy {
 pub(super) struct Done {
     #[prost(uint32, tag = "1")]
     pub items: u32,
+}
+
+/// What the kernel said to a notification.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Told {
+    /// 0: it took it.
+    #[prost(int32, tag = "1")]
+    pub errno: i32,
 }
 
 /// It is not done.

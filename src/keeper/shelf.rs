@@ -18,7 +18,7 @@ pub struct Item {
     pub key: String,
     /// What its owner wants to read again.
     pub note: Vec<u8>,
-    /// What it stands for. Shared, so that it can be sent while another thread replaces it.
+    /// What it stands for. Shared, so that an item is cheap to copy.
     pub descriptors: Arc<Vec<OwnedFd>>,
 }
 
@@ -45,32 +45,42 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Gives `group` to a client.
+    /// Gives `group` to a client. Returns how many items it has.
     ///
     /// # Errors
     /// The process that has it.
-    pub(super) fn claim(&mut self, group: &str, id: ClientId, pid: i32) -> Result<(), i32> {
+    pub(super) fn claim(&mut self, group: &str, id: ClientId, pid: i32) -> Result<usize, i32> {
         let owner = Owner::Client { id, pid };
         match self.groups.get_mut(group) {
-            Some(Group { owner: Owner::Client { pid, .. }, .. }) => return Err(*pid),
-            Some(group) => group.owner = owner,
+            Some(Group { owner: Owner::Client { pid, .. }, .. }) => Err(*pid),
+            Some(group) => {
+                group.owner = owner;
+                Ok(group.items.len())
+            }
             None => {
                 self.groups.insert(group.to_owned(), Group { owner, items: BTreeMap::new() });
+                Ok(0)
             }
         }
-        Ok(())
     }
 
-    /// Frees the group of a client that is gone. A group without items is forgotten.
-    pub(super) fn free(&mut self, group: &str, id: ClientId, now: Instant) {
-        let Some(found) = self.groups.get_mut(group) else { return };
+    /// Frees the group of a client that is gone, and returns how many items it leaves. A group without items is forgotten.
+    pub(super) fn free(&mut self, group: &str, id: ClientId, now: Instant) -> usize {
+        let Some(found) = self.groups.get_mut(group) else { return 0 };
         if !matches!(found.owner, Owner::Client { id: owner, .. } if owner == id) {
-            return;
+            return 0;
         }
         found.owner = Owner::Nobody(now);
-        if found.items.is_empty() {
+        let held = found.items.len();
+        if held == 0 {
             self.groups.remove(group);
         }
+        held
+    }
+
+    /// How many groups there are, and items in them.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.groups.len(), self.groups.values().map(|group| group.items.len()).sum())
     }
 
     /// Holds `item`; what had its key before is returned, to be closed.
@@ -113,17 +123,18 @@ mod tests {
     fn a_group_has_one_owner_and_outlives_it() {
         let mut shelf = Shelf::default();
         let now = Instant::now();
-        assert_eq!(shelf.claim("plugin", ClientId(1), 10), Ok(()));
+        assert_eq!(shelf.claim("plugin", ClientId(1), 10), Ok(0));
         assert_eq!(shelf.claim("plugin", ClientId(2), 20), Err(10));
-        assert_eq!(shelf.claim("other", ClientId(2), 20), Ok(()));
+        assert_eq!(shelf.claim("other", ClientId(2), 20), Ok(0));
         assert!(shelf.keep("plugin", item("b")).is_none());
         assert!(shelf.keep("plugin", item("a")).is_none());
         assert!(shelf.keep("plugin", item("a")).is_some());
         // A connection that never had it frees nothing.
-        shelf.free("plugin", ClientId(2), now);
+        assert_eq!(shelf.free("plugin", ClientId(2), now), 0);
         assert_eq!(shelf.claim("plugin", ClientId(3), 30), Err(10));
-        shelf.free("plugin", ClientId(1), now);
-        assert_eq!(shelf.claim("plugin", ClientId(3), 30), Ok(()));
+        assert_eq!(shelf.counts(), (2, 2));
+        assert_eq!(shelf.free("plugin", ClientId(1), now), 2);
+        assert_eq!(shelf.claim("plugin", ClientId(3), 30), Ok(2));
         let keys: Vec<String> = shelf.items("plugin").into_iter().map(|item| item.key).collect();
         assert_eq!(keys, ["a", "b"]);
         assert!(shelf.take("plugin", "a").is_some() && shelf.take("plugin", "a").is_none());

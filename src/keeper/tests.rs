@@ -114,6 +114,8 @@ fn a_living_keeper_is_not_replaced_and_a_dead_ones_socket_is() {
     let living = Keeper::listen(settings()).unwrap();
     let error = Keeper::listen(settings()).unwrap_err().to_string();
     assert!(error.contains("another keeper") && error.contains("keeper.sock"), "{error}");
+    living.stop();
+    living.serve().unwrap();
     drop(living);
     assert!(!scratch.socket().exists());
     // As kill -9 leaves it.
@@ -123,4 +125,35 @@ fn a_living_keeper_is_not_replaced_and_a_dead_ones_socket_is() {
     let error = Keeper::listen(settings()).unwrap_err().to_string();
     assert!(error.contains("no socket"), "{error}");
     assert_eq!(std::fs::read(scratch.socket()).unwrap(), b"a file");
+}
+
+#[test]
+fn who_says_nothing_or_nonsense_keeps_nobody_else_waiting() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    let scratch = Scratch::new();
+    keep(&scratch.socket(), LONG);
+    let stranger = || {
+        let stranger = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let address = UnixAddr::new(&scratch.socket()).unwrap();
+        connect(std::os::fd::AsRawFd::as_raw_fd(&stranger), &address).unwrap();
+        stranger
+    };
+    let (_silent, nonsense) = (stranger(), stranger());
+    nix::unistd::write(&nonsense, &[0xff; 30]).unwrap();
+    // Let go: the conversation ends.
+    assert_eq!(nix::unistd::read(&nonsense, &mut [0; 10]).unwrap_or(0), 0);
+    let claims: Vec<_> =
+        (0..20).map(|number| Claim::new(&scratch.socket(), &format!("{number}"), NO_PATIENCE).unwrap()).collect();
+    assert!(claims.iter().all(|(claim, items)| claim.is_held() && items.is_empty()));
+}
+
+#[test]
+fn a_directory_that_is_made_for_the_socket_is_nobody_elses() {
+    let scratch = Scratch::new();
+    let directory = scratch.directory.path().join("made/here");
+    let socket = directory.join("keeper.sock");
+    keep(&socket, LONG);
+    Claim::new(&socket, "mount", LONG).unwrap();
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777;
+    assert_eq!((mode(&directory), mode(&socket)), (0o700, 0o600));
 }

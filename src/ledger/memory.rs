@@ -132,16 +132,19 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.at(self.current(), position), (end - position) as usize) }
     }
 
-    /// Appends `record`. `false` when there is no memory for it: then nothing has changed.
-    pub(super) fn append(&self, record: &Record<'_>) -> bool {
-        let (area, position) = (self.current(), self.written());
-        let end = position + record.len();
+    /// Appends `records`, which count together. `false` when there is no memory for them: then nothing has changed.
+    pub(super) fn append(&self, records: &[Record<'_>]) -> bool {
+        let (area, mut position) = (self.current(), self.written());
+        let end = position + records.iter().map(Record::len).sum::<u64>();
         if !self.has_room(area, end) {
             return false;
         }
-        // SAFETY: behind what is written, inside the area and where pages are; the ledger's lock keeps other writers out.
-        let target = unsafe { std::slice::from_raw_parts_mut(self.at(area, position), record.len() as usize) };
-        record.write(target);
+        for record in records {
+            // SAFETY: behind what is written, inside the area and where pages are; the ledger's lock keeps other writers out.
+            let target = unsafe { std::slice::from_raw_parts_mut(self.at(area, position), record.len() as usize) };
+            record.write(target);
+            position += record.len();
+        }
         self.header().written[area].store(end, Ordering::Release);
         true
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use proptest::prelude::*;
 
-use super::{Contents, Error, Ledger, Section};
+use super::{Change, Contents, Error, Ledger, Section};
 
 const FORMAT: u32 = 7;
 
@@ -23,12 +23,16 @@ fn contents_of(ledger: &Ledger) -> Contents {
 enum Step {
     Put(u16, u64, Vec<u8>),
     Remove(u16, u64),
+    /// Puts the first value under the even ones of these keys, and takes the others away.
+    Stroke(u16, std::ops::Range<u64>, Vec<u8>),
     Reopen,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let value = prop::collection::vec(any::<u8>(), 0..300);
     let step = prop_oneof![
+        2 => (0..3_u16, 0..20_u64, 0..8_u64, value.clone())
+            .prop_map(|(section, key, count, value)| Step::Stroke(section, key..key + count, value)),
         8 => (0..3_u16, 0..20_u64, value).prop_map(|(section, key, value)| Step::Put(section, key, value)),
         3 => (0..3_u16, 0..20_u64).prop_map(|(section, key)| Step::Remove(section, key)),
         1 => Just(Step::Reopen),
@@ -50,6 +54,16 @@ proptest! {
                 Step::Remove(section, key) => {
                     ledger.remove(Section(section), key);
                     model.remove(&(Section(section), key));
+                }
+                Step::Stroke(section, keys, value) => {
+                    let section = Section(section);
+                    let change = |key: u64| match key.is_multiple_of(2) {
+                        true => Change::Put(section, key, &value),
+                        false => Change::Remove(section, key),
+                    };
+                    ledger.change(&keys.clone().map(change).collect::<Vec<_>>());
+                    model.retain(|(other, key), _| *other != section || !keys.contains(key));
+                    model.extend(keys.filter(|key| key.is_multiple_of(2)).map(|key| ((section, key), value.clone())));
                 }
                 Step::Reopen => ledger = Ledger::open(file_of(&ledger)).unwrap().0,
             }
@@ -88,6 +102,27 @@ proptest! {
             prop_assert!(contents.is_empty() || contents[&(Section(1), 1)] == b"value");
         }
     }
+}
+
+#[test]
+fn changes_of_one_stroke_count_together() {
+    let ledger = Ledger::create(FORMAT).unwrap();
+    ledger.put(Section(1), 1, b"one");
+    let (before, used_bytes) = (contents_of(&ledger), ledger.used_bytes());
+    ledger.change(&[
+        Change::Put(Section(1), 1, b"uno"),
+        Change::Remove(Section(1), 9),
+        Change::Put(Section(2), 1, &[7; 100_000]),
+    ]);
+    assert_eq!(contents_of(&ledger).len(), 2);
+    // Killed before the last store, which is the length.
+    let file = std::fs::File::from(file_of(&ledger));
+    std::os::unix::fs::FileExt::write_all_at(&file, &used_bytes.to_ne_bytes(), 24).unwrap();
+    assert_eq!(contents_of(&ledger), before);
+    let (ledger, ..) = Ledger::open(file.into()).unwrap();
+    ledger.change(&[]);
+    ledger.change(&[Change::Remove(Section(1), 1)]);
+    assert!(contents_of(&ledger).is_empty());
 }
 
 #[test]

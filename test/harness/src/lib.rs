@@ -9,6 +9,7 @@
 
 mod account;
 mod azurite;
+mod keeper;
 mod length;
 mod mount;
 pub mod mountinfo;
@@ -19,6 +20,7 @@ mod world;
 
 pub use account::{account_settings, run_hierarchical};
 pub use azurite::Azurite;
+pub use keeper::Keeper;
 pub use length::{Length, length};
 pub use mount::{Ended, Mount};
 pub use program::{Finished, run};

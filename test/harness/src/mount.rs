@@ -49,6 +49,8 @@ pub struct Mount {
     log: PathBuf,
     /// Dropped with the mount, which tells the watchdog that it is over.
     _over: mpsc::Sender<()>,
+    /// The mount is somebody else's.
+    is_left: bool,
 }
 
 /// Kills the process when `over` is not dropped in time.
@@ -77,7 +79,7 @@ impl Mount {
         });
         let (over, watched) = mpsc::channel();
         watch(child.id(), life, watched);
-        let mount = Self { child, point, log: log.to_owned(), _over: over };
+        let mount = Self { child, point, log: log.to_owned(), _over: over, is_left: false };
         match hear.recv_timeout(READY_WITHIN) {
             Ok(line) => assert_eq!(line, "ready", "the first line on stdout"),
             Err(_) => panic!("{command:?} was not ready within {READY_WITHIN:?}: {}", mount.log()),
@@ -144,6 +146,13 @@ impl Mount {
         threads.flatten().filter_map(of_thread).collect()
     }
 
+    /// Kills it (SIGKILL) and waits for its end. The mount stays, with nobody who serves it, until it is detached or this
+    /// value goes.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it as an operator does (SIGTERM); it must save, unmount and exit with 0.
     #[track_caller]
     pub fn unmount(self) -> Ended {
@@ -162,8 +171,24 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// Ends the process with a signal and leaves the mount to the next one, which a keeper makes possible. Returns its log.
+    #[track_caller]
+    #[must_use]
+    pub fn leave(mut self, signal: Signal) -> String {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        let status = wait_until(&mut self.child, Instant::now() + END_WITHIN);
+        assert!(status.is_some(), "{signal} did not end the mount in {END_WITHIN:?}: {}", self.log());
+        self.is_left = true;
+        self.log()
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
             let _ = self.child.wait();
