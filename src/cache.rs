@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of files, inodes or FUSE. The map, from the bottom up:
 //!
-//! - [`budget`](Budget): who may hold memory. [`pool`](Pool): buffers that hold their share of it.
+//! - [`budget`](Budget): who may hold memory. [`pool`](Pool): buffers that hold their share of it. [`vault`](Vault): buffers
+//!   of dirty data, in a memory file that survives the process.
 //! - [`block`](Block): 1 MiB with a validity bit per 64 KiB. [`BlockCache`]: which blocks are kept.
 //! - [`content`](Content): one version of a blob's bytes. [`registry`](Registry): the one content of a version.
 //! - `fetch`: one GET filling claimed pieces. [`stream`](ReadStream): fetching ahead. `reader`: answering reads.
@@ -10,7 +11,7 @@
 //! - `writes`: what our own commits leave behind. [`disk`](DiskTier): what is kept on the node's disk, between memory and
 //!   the service.
 //!
-//! Lock order: stream, shard of the block cache, pool, budget; the registry and a content's source are never held
+//! Lock order: stream, shard of the block cache, pool or vault, budget; the registry and a content's source are never held
 //! together with them. Nothing awaits under any of these.
 
 mod block;
@@ -28,6 +29,7 @@ mod stream;
 #[cfg(test)]
 #[cfg(not(feature = "shuttle"))]
 mod tests;
+mod vault;
 mod writes;
 
 pub use block::{BLOCK_BYTES, Block, Claim, PIECE_BYTES, PIECES, Pieces, Waited};
@@ -40,6 +42,7 @@ pub use pool::{BUFFER_BYTES, BUFFER_BYTES_MAX, Buffer, Filled, Pool};
 pub use registry::Registry;
 pub use slices::CachedBytes;
 pub use stream::ReadStream;
+pub use vault::{Place, Vault};
 
 use std::{fmt, ops::Range};
 

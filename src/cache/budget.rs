@@ -240,6 +240,15 @@ impl Budget {
         self.try_wanted(&Wanted { class: Class::Dirty, bytes, share: Some(Arc::clone(&share.share)) })
     }
 
+    /// Reserves for dirty data of one volume that is in memory already, whether or not it fits: what another process has
+    /// left. Everybody else waits until there is room again.
+    #[must_use]
+    pub fn admit_dirty(&self, share: &DirtyShare, bytes: u64) -> Reservation {
+        let wanted = Wanted { class: Class::Dirty, bytes, share: Some(Arc::clone(&share.share)) };
+        self.inner.take(&mut self.inner.state.lock(), &wanted);
+        self.inner.reservation(&wanted)
+    }
+
     fn try_wanted(&self, wanted: &Wanted) -> Option<Reservation> {
         for _ in 0..RECLAIM_TRIES_MAX {
             match self.inner.admit(wanted) {
@@ -627,6 +636,19 @@ mod tests {
         assert_eq!(budget.used_bytes(), 0);
         let all = budget.dirty_share(1);
         assert!(budget.try_reserve_dirty(&all, 7 * MIB).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_in_memory_already_is_counted_beyond_every_limit() {
+        let budget = Budget::new(16 * MIB);
+        let share = budget.dirty_share(2);
+        let left = budget.admit_dirty(&share, 20 * MIB);
+        assert_eq!((left.bytes(), share.used_bytes(), budget.used_bytes()), (20 * MIB, 20 * MIB, 20 * MIB));
+        assert!(budget.try_reserve_dirty(&share, 4096).is_none());
+        assert!(budget.try_reserve(Class::Demand, 4096).is_none());
+        drop(left);
+        assert_eq!((share.used_bytes(), budget.used_bytes()), (0, 0));
+        assert!(budget.try_reserve_dirty(&share, 4096).is_some());
     }
 
     #[tokio::test]

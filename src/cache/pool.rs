@@ -9,11 +9,14 @@
 //! Why not the allocator: it keeps freed spans for itself, and 1 MiB allocations that come and go among small ones leave
 //! holes, so that resident memory drifts away from what the budget believes.
 
-use std::{fmt, ptr::NonNull};
+use std::{fmt, ptr::NonNull, time::Duration};
 
 use crate::sync::{Arc, Mutex};
 
-use super::budget::{Budget, Class, DirtyShare, Reservation};
+use super::{
+    budget::{Budget, Class, DirtyShare, Reservation},
+    vault::{Place, Vault},
+};
 
 /// Sizes of buffers, in bytes: a small file, one piece (or a middle-sized file), one block.
 pub const BUFFER_BYTES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
@@ -29,6 +32,9 @@ const MAPPING_BYTES: usize = 16 << 20;
 /// pages: 0.12 where their memory is warm, but 2.1 in a machine that hands free memory back to its host, which it does in
 /// blocks of just their size.
 const POPULATE_BYTES: usize = BUFFER_BYTES_MAX;
+
+/// How often memory is asked for again that the kernel did not have.
+const KERNEL_LOOK: Duration = Duration::from_millis(20);
 
 /// Warm memory tolerated beyond the budget, so that a full cache can swap a block without a system call.
 const WARM_SLACK_BYTES: u64 = 4 << 20;
@@ -114,9 +120,10 @@ impl Fresh {
 }
 
 /// Addresses of one buffer inside a mapping that outlives it.
-struct Slot(NonNull<u8>);
+#[derive(Debug)]
+pub(super) struct Slot(pub(super) NonNull<u8>);
 
-// SAFETY: a slot is the sole right to a range of a private anonymous mapping; nothing in it belongs to a thread.
+// SAFETY: a slot is the sole right to a range of a mapping; nothing in it belongs to a thread.
 unsafe impl Send for Slot {}
 
 /// One anonymous mapping, unmapped with the pool.
@@ -170,7 +177,7 @@ impl Slot {
 
 /// Makes pages resident with one system call instead of a fault each. What the kernel refuses (before Linux 5.14) comes by
 /// faults.
-fn populate((start, bytes): (NonNull<u8>, usize)) {
+pub(super) fn populate((start, bytes): (NonNull<u8>, usize)) {
     // SAFETY: advice that changes no byte, on page-aligned memory of our own mappings.
     unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
 }
@@ -211,17 +218,36 @@ impl Pool {
         self.take(reservation, length, Filled::Whole)
     }
 
-    /// As [`Self::try_buffer`], for dirty data of one volume.
+    /// As [`Self::try_buffer`], for dirty data of one volume: in its `vault`, if that is to survive the process. `None` also
+    /// where the kernel has no memory for the vault.
     #[must_use]
-    pub fn try_dirty_buffer(&self, share: &DirtyShare, length: usize) -> Option<Buffer> {
+    pub fn try_dirty_buffer(&self, vault: Option<&Arc<Vault>>, share: &DirtyShare, length: usize) -> Option<Buffer> {
         let reservation = self.budget.try_reserve_dirty(share, Self::capacity(length) as u64)?;
-        Some(self.take(reservation, length, Filled::Whole))
+        self.take_dirty(vault, reservation, length)
     }
 
-    /// As [`Self::buffer`], for dirty data of one volume.
-    pub async fn dirty_buffer(&self, share: &DirtyShare, length: usize) -> Buffer {
-        let reservation = self.budget.reserve_dirty(share, Self::capacity(length) as u64).await;
-        self.take(reservation, length, Filled::Whole)
+    /// As [`Self::try_dirty_buffer`], but waits as [`Budget::reserve_dirty`] does, and for the kernel.
+    pub async fn dirty_buffer(&self, vault: Option<&Arc<Vault>>, share: &DirtyShare, length: usize) -> Buffer {
+        loop {
+            let reservation = self.budget.reserve_dirty(share, Self::capacity(length) as u64).await;
+            match self.take_dirty(vault, reservation, length) {
+                Some(buffer) => return buffer,
+                None => crate::sync::tokio::time::sleep(KERNEL_LOOK).await,
+            }
+        }
+    }
+
+    /// Turns a reservation of `capacity(length)` bytes into a buffer for dirty data: in `vault`, if there is one. `None`
+    /// where the kernel has no memory for the vault; the reservation is given back.
+    ///
+    /// # Panics
+    /// Without a vault, as [`Self::take`].
+    #[must_use]
+    pub fn take_dirty(&self, vault: Option<&Arc<Vault>>, reservation: Reservation, length: usize) -> Option<Buffer> {
+        match vault {
+            Some(vault) => vault.take(reservation, length),
+            None => Some(self.take(reservation, length, Filled::Whole)),
+        }
     }
 
     /// Turns a reservation of `capacity(length)` bytes into a buffer.
@@ -248,7 +274,7 @@ impl Pool {
         if let Some(pages) = pages {
             populate(pages);
         }
-        Buffer { slot: Some(slot), size, length, pool: self.clone(), reservation }
+        Buffer { slot: Some(slot), size, length, home: Home::Pool(self.clone()), reservation }
     }
 
     /// Bytes of warm, unused memory.
@@ -312,7 +338,7 @@ impl State {
     }
 }
 
-fn size_index(length: usize) -> usize {
+pub(super) fn size_index(length: usize) -> usize {
     match BUFFER_BYTES.iter().position(|bytes| length <= *bytes) {
         Some(index) => index,
         None => panic!("a buffer has at most {BUFFER_BYTES_MAX} bytes, asked for {length}"),
@@ -325,14 +351,20 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// A buffer of the pool, with the memory reservation it counts against. `Bytes::from_owner(buffer)` shares it without
+/// Where a buffer goes when nobody has it any more.
+enum Home {
+    Pool(Pool),
+    Vault(Arc<Vault>, Place),
+}
+
+/// A buffer of the pool or of a [`Vault`], with the memory reservation it counts against. `Bytes::from_owner(buffer)` shares it without
 /// a copy; the last owner's drop recycles it.
 pub struct Buffer {
     /// Taken only by Drop.
     slot: Option<Slot>,
     size: usize,
     length: usize,
-    pool: Pool,
+    home: Home,
     reservation: Reservation,
 }
 
@@ -340,6 +372,25 @@ pub struct Buffer {
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
+    /// A buffer at `place` of a vault.
+    pub(super) fn of_vault(
+        vault: Arc<Vault>,
+        (place, slot): (Place, Slot),
+        length: usize,
+        reservation: Reservation,
+    ) -> Self {
+        Self { slot: Some(slot), size: place.size(), length, home: Home::Vault(vault, place), reservation }
+    }
+
+    /// Where it is in the vault that it is in.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        match &self.home {
+            Home::Pool(_) => None,
+            Home::Vault(_, place) => Some(*place),
+        }
+    }
+
     /// Length in bytes, as asked for.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -399,7 +450,10 @@ impl AsMut<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.pool.give_back(slot, self.size);
+            match &self.home {
+                Home::Pool(pool) => pool.give_back(slot, self.size),
+                Home::Vault(vault, place) => vault.give_back(*place),
+            }
         }
     }
 }

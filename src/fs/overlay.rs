@@ -6,7 +6,12 @@
 //! Knows nothing of inodes, requests or the service.
 //!
 //! Bytes sit in buffers of 64 KiB at most, shared by reference count with the request bodies that send them: a write
-//! to a buffer that is being sent copies it first, so that what was sent is what the commit publishes.
+//! to a buffer that is being sent copies it first, so that what was sent is what the commit publishes. What another process
+//! must know to go on with a layer is in [`rows`].
+
+mod held;
+#[cfg_attr(not(test), expect(dead_code, reason = "nobody takes a volume over yet"))]
+mod rows;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,6 +21,13 @@ use std::{
 };
 
 use bytes::Bytes;
+
+pub use held::Spilling;
+use held::{Held, Shared};
+use rows::Notes;
+pub(super) use rows::WRITTEN_BYTES_MAX;
+#[expect(unused_imports, reason = "nobody takes a volume over yet")]
+pub use rows::{LayerId, Rows, Unreadable};
 
 use super::{ranges::RangeSet, spool::SpoolFile};
 use crate::{
@@ -73,50 +85,6 @@ pub enum WriteRefused {
     Spool(io::Error),
 }
 
-/// Where the bytes of one buffer are.
-#[derive(Clone, Debug)]
-enum Held {
-    /// In memory.
-    Memory(Arc<Buffer>),
-    /// In the layer's spool file; that many.
-    Spool(u64),
-}
-
-impl Held {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Memory(buffer) => buffer.len() as u64,
-            Self::Spool(length) => *length,
-        }
-    }
-
-    fn memory_mut(&mut self) -> Option<&mut Buffer> {
-        match self {
-            Self::Memory(buffer) => Arc::get_mut(buffer),
-            Self::Spool(_) => None,
-        }
-    }
-}
-
-/// Buffers on their way to the spool.
-#[derive(Debug)]
-pub struct Spilling {
-    /// By index, ascending.
-    buffers: Vec<(u64, Arc<Buffer>)>,
-}
-
-impl Spilling {
-    /// Writes them. Waits for the disk: to be called without any lock but [`SpoolFile::turn`].
-    ///
-    /// # Errors
-    /// What the node's disk says; nothing is lost then.
-    pub fn keep(&self, spool: &SpoolFile) -> io::Result<()> {
-        let pieces: Vec<(u64, &[u8])> =
-            self.buffers.iter().map(|(index, buffer)| (index * BUFFER_BYTES, (**buffer).as_ref())).collect();
-        spool.keep(&pieces)
-    }
-}
-
 /// Dirty bytes on their way into a request body.
 #[derive(Debug)]
 pub enum Piece {
@@ -144,6 +112,8 @@ pub struct Overlay {
     spool: Option<Arc<SpoolFile>>,
     /// By start. Runs never overlap.
     staged: BTreeMap<u64, StagedRun>,
+    /// What of this is to be written down.
+    notes: Notes,
 }
 
 impl Overlay {
@@ -160,6 +130,7 @@ impl Overlay {
             buffers: BTreeMap::new(),
             spool: None,
             staged: BTreeMap::new(),
+            notes: Notes::default(),
         }
     }
 
@@ -187,14 +158,15 @@ impl Overlay {
     }
 
     /// The buffers that a [`Self::write`] of `range` will take, as index and least length in bytes: where there is
-    /// none, where it is too short, and where a request body shares it.
+    /// none, where it is too short, where a request body shares it, and where the next process would take its bytes for
+    /// those that were sent.
     #[must_use]
     pub fn buffers_wanted(&self, range: &Range<u64>) -> Vec<(u64, u64)> {
         let wanted = |(index, within): (u64, Range<u64>)| {
             let held = self.buffers.get(&index);
             let length = held.map_or(0, Held::len);
             let alone = |held: &Held| matches!(held, Held::Memory(buffer) if Arc::strong_count(buffer) == 1);
-            let usable = length >= within.end && held.is_some_and(alone);
+            let usable = length >= within.end && held.is_some_and(alone) && !self.is_sent_for_good(index);
             (!usable).then_some((index, length.max(within.end)))
         };
         split(range).filter_map(wanted).collect()
@@ -209,15 +181,23 @@ impl Overlay {
         let missing = |(index, length): &(u64, u64)| {
             buffers.get(index).is_none_or(|buffer| (buffer.as_ref().len() as u64) < *length)
         };
-        if self.buffers_wanted(&range).iter().any(missing) {
+        let wanted = self.buffers_wanted(&range);
+        if wanted.iter().any(missing) {
             return Err(WriteRefused::BuffersWanted);
         }
         self.unspool(&range, buffers).map_err(WriteRefused::Spool)?;
         self.unstage(&range).map_err(|NotResident| WriteRefused::NotResident)?;
+        let was_dirty = self.dirty.covers(&range);
         let mut rest = data;
         for (index, within) in split(&range) {
             let (part, behind) = rest.split_at((within.end - within.start) as usize);
-            self.writable(index, within.end, buffers)[within.start as usize..within.end as usize].copy_from_slice(part);
+            let is_wanted = wanted.binary_search_by_key(&index, |(wanted, _)| *wanted).is_ok();
+            if let Some(fresh) = if is_wanted { buffers.remove(&index) } else { None } {
+                self.replace(index, fresh);
+            } else if !was_dirty {
+                self.notes.buffer(index);
+            }
+            self.writable(index)[within.start as usize..within.end as usize].copy_from_slice(part);
             rest = behind;
         }
         self.below.remove(range.clone());
@@ -235,21 +215,24 @@ impl Overlay {
             spool.fetch(index * BUFFER_BYTES, &mut fresh.as_mut()[..*length as usize])?;
             if let Some(fresh) = buffers.remove(&index) {
                 self.buffers.insert(index, Held::Memory(Arc::new(fresh)));
+                self.notes.buffer(index);
             }
         }
         Ok(())
     }
 
-    /// The bytes of buffer `index`, ours alone and at least `length` long.
-    fn writable(&mut self, index: u64, length: u64, buffers: &mut BTreeMap<u64, Buffer>) -> &mut [u8] {
-        let held = self.buffers.get_mut(&index);
-        let usable = held.and_then(Held::memory_mut).is_some_and(|buffer| buffer.len() as u64 >= length);
-        if !usable && let Some(mut fresh) = buffers.remove(&index) {
-            if let Some(Held::Memory(old)) = self.buffers.get(&index) {
-                fresh.as_mut()[..old.len()].copy_from_slice(old.as_ref().as_ref());
-            }
-            self.buffers.insert(index, Held::Memory(Arc::new(fresh)));
+    /// Has `fresh` in the place of buffer `index`, with its bytes.
+    fn replace(&mut self, index: u64, mut fresh: Buffer) {
+        if let Some(Held::Memory(old)) = self.buffers.get(&index) {
+            fresh.as_mut()[..old.len()].copy_from_slice(old.as_ref().as_ref());
         }
+        let old = self.buffers.insert(index, Held::Memory(Arc::new(fresh)));
+        self.notes.released(old);
+        self.notes.buffer(index);
+    }
+
+    /// The bytes of buffer `index`, which is ours alone.
+    fn writable(&mut self, index: u64) -> &mut [u8] {
         #[expect(
             clippy::expect_used,
             reason = "write() refuses before it comes here without a usable or a fresh buffer"
@@ -302,6 +285,8 @@ impl Overlay {
             if matches!(held, Held::Memory(buffer) if Arc::ptr_eq(buffer, &kept)) {
                 freed += kept.len() as u64;
                 *held = Held::Spool(kept.len() as u64);
+                self.notes.released(Some(Held::Memory(kept)));
+                self.notes.buffer(index);
             }
         }
         freed
@@ -314,6 +299,9 @@ impl Overlay {
     pub fn truncate(&mut self, size: u64) -> Result<(), NotResident> {
         if size < self.size {
             self.clear(&(size..self.size))?;
+        }
+        if size != self.size {
+            self.notes.resized();
         }
         self.size = size;
         Ok(())
@@ -338,6 +326,7 @@ impl Overlay {
         self.clear(&whole)?;
         self.away.insert(whole.clone());
         self.size = self.size.max(whole.end);
+        runs.iter().for_each(|run| self.notes.run(run.range.start));
         self.staged.extend(runs.into_iter().map(|run| (run.range.start, run)));
         Ok(())
     }
@@ -360,10 +349,12 @@ impl Overlay {
         self.unstage(range)?;
         self.below.remove(range.clone());
         self.dirty.remove(range.clone());
+        self.notes.cleared(range);
         let touched: Vec<u64> = self.buffers_under(range).collect();
         for index in touched {
+            self.notes.buffer(index);
             if self.dirty.overlapping(&buffer_range(index)).next().is_none() {
-                self.buffers.remove(&index);
+                self.notes.released(self.buffers.remove(&index));
             }
         }
         Ok(())
@@ -376,7 +367,10 @@ impl Overlay {
             return Err(NotResident);
         }
         let met: Vec<u64> = self.runs_meeting(range).map(|run| run.range.start).collect();
-        met.iter().for_each(|start| drop(self.staged.remove(start)));
+        for start in met {
+            self.staged.remove(&start);
+            self.notes.run(start);
+        }
         self.away.remove(range.clone());
         Ok(())
     }
@@ -502,9 +496,13 @@ impl Overlay {
             if !matches!(self.buffers.get(&index), Some(Held::Memory(_))) {
                 continue;
             }
-            let held: Vec<Range<u64>> = self.dirty.within(&buffer_range(index)).collect();
-            self.buffers.remove(&index);
-            self.dirty.remove(buffer_range(index));
+            let stretch = buffer_range(index);
+            let held: Vec<Range<u64>> = self.dirty.within(&stretch).collect();
+            let runs: Vec<u64> = self.runs_meeting(&stretch).map(|run| run.range.start).collect();
+            runs.into_iter().for_each(|start| self.notes.run(start));
+            self.notes.released(self.buffers.remove(&index));
+            self.notes.buffer(index);
+            self.dirty.remove(stretch);
             held.into_iter().for_each(|part| self.away.insert(part));
         }
         before - self.resident_bytes()
@@ -530,15 +528,6 @@ impl Overlay {
 /// The bytes of the file that buffer `index` covers.
 fn buffer_range(index: u64) -> Range<u64> {
     index * BUFFER_BYTES..(index + 1) * BUFFER_BYTES
-}
-
-/// Lets a request body keep a dirty buffer alive.
-struct Shared(Arc<Buffer>);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_ref().as_ref()
-    }
 }
 
 /// The parts of `range` by buffer: index, and the bytes relative to the buffer's start.

@@ -1,11 +1,11 @@
 //! Dirty bytes on the node's disk, when there are more than memory may hold. A spool file has no name: it is gone with
-//! its layer, or with the process. Knows nothing of inodes; positions are those of the file that is written.
+//! its layer, or with the last process that has its descriptor. Knows nothing of inodes; positions are those of the file that is written.
 
 use std::{
     fs::File,
     io::{self, IoSlice},
     os::{
-        fd::AsRawFd,
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::Path,
@@ -38,10 +38,22 @@ impl SpoolFile {
     /// # Errors
     /// What the node's file system says.
     pub fn create(directory: &Path) -> io::Result<Self> {
-        let file = tempfile::tempfile_in(directory)?;
+        Ok(Self::from_fd(tempfile::tempfile_in(directory)?.into()))
+    }
+
+    /// The one that another process has left.
+    #[must_use]
+    pub fn from_fd(file: OwnedFd) -> Self {
+        let file = File::from(file);
         let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
         let direct = File::options().write(true).custom_flags(libc::O_DIRECT).open(by_number).ok();
-        Ok(Self { file, direct, turn: Mutex::new(()) })
+        Self { file, direct, turn: Mutex::new(()) }
+    }
+
+    /// Whether something is kept up to `end`.
+    #[must_use]
+    pub fn reaches(&self, end: u64) -> bool {
+        self.file.metadata().is_ok_and(|found| found.len() >= end)
     }
 
     /// The right to keep bytes here.
@@ -75,6 +87,12 @@ impl SpoolFile {
     /// What the node's disk says.
     pub fn fetch(&self, position: u64, target: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(target, position)
+    }
+}
+
+impl AsFd for SpoolFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

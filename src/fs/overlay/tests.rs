@@ -7,12 +7,12 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::{Budget, Class, Pool};
+use crate::cache::{Budget, DirtyShare, Pool, Vault};
 
-const FILE_BYTES: u64 = 600 << 10;
+pub(super) const FILE_BYTES: u64 = 600 << 10;
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Write(u64, u64),
     Truncate(u64),
     Zero(u64, u64),
@@ -23,7 +23,7 @@ enum Step {
     Spill(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let position = || 0..FILE_BYTES;
     prop_oneof![
         3 => (position(), 1u64..200 << 10).prop_map(|(at, length)| Step::Write(at, length)),
@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Where a byte should come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     Written(u8),
     /// Made by the service.
     Placed,
@@ -45,17 +45,33 @@ enum Origin {
     Zero,
 }
 
-fn write(layer: &mut Overlay, pool: &Pool, at: u64, data: &[u8]) -> Result<(), WriteRefused> {
-    let buffer = |(index, length): (u64, u64)| {
-        let length = Pool::capacity(usize::try_from(length).unwrap());
-        (index, pool.try_buffer(Class::Dirty, length).expect("the test's budget is large enough"))
-    };
+/// Where the layer's buffers come from.
+pub(super) struct Memory {
+    pub(super) pool: Pool,
+    pub(super) share: DirtyShare,
+    pub(super) vault: Option<Arc<Vault>>,
+}
+
+impl Memory {
+    pub(super) fn new(vault: Option<Arc<Vault>>) -> Self {
+        let pool = Pool::new(Budget::new(256 << 20));
+        Self { share: pool.budget().dirty_share(1), pool, vault }
+    }
+
+    pub(super) fn buffer(&self, length: usize) -> Buffer {
+        let buffer = self.pool.try_dirty_buffer(self.vault.as_ref(), &self.share, length);
+        buffer.expect("the test's budget is large enough")
+    }
+}
+
+pub(super) fn write(layer: &mut Overlay, memory: &Memory, at: u64, data: &[u8]) -> Result<(), WriteRefused> {
+    let buffer = |(index, length): (u64, u64)| (index, memory.buffer(Pool::capacity(usize::try_from(length).unwrap())));
     let range = at..at + data.len() as u64;
     let mut buffers: BTreeMap<_, _> = layer.buffers_wanted(&range).into_iter().map(buffer).collect();
     layer.write(at, data, &mut buffers)
 }
 
-fn runs(range: Range<u64>, block: u64, ids: &mut u32) -> Vec<StagedRun> {
+pub(super) fn runs(range: Range<u64>, block: u64, ids: &mut u32) -> Vec<StagedRun> {
     let starts = (range.start..range.end).step_by(usize::try_from(block).unwrap());
     let run = |start: u64| {
         *ids += 1;
@@ -66,7 +82,7 @@ fn runs(range: Range<u64>, block: u64, ids: &mut u32) -> Vec<StagedRun> {
 }
 
 /// Applies a step to the layer and, where the layer took it, to the model.
-fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, pool: &Pool, number: usize, step: &Step) {
+pub(super) fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, memory: &Memory, number: usize, step: &Step) {
     let mut fill = |range: &Range<u64>, origin: Origin| {
         let (start, end) = (range.start as usize, range.end as usize);
         model.resize(model.len().max(end), Origin::Zero);
@@ -77,7 +93,7 @@ fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, pool: &Pool, number: usiz
         Step::Write(at, length) => {
             let value = number as u8 + 1;
             let replaceable = layer.can_replace(&(at..at + length));
-            let written = write(layer, pool, at, &vec![value; length as usize]);
+            let written = write(layer, memory, at, &vec![value; length as usize]);
             assert_eq!(written.is_ok(), replaceable, "{written:?}");
             if replaceable {
                 fill(&(at..at + length), Origin::Written(value));
@@ -116,7 +132,7 @@ fn apply(layer: &mut Overlay, model: &mut Vec<Origin>, pool: &Pool, number: usiz
 }
 
 /// Moves up to `bytes_max` of the layer's memory to its spool.
-fn spill(layer: &mut Overlay, bytes_max: u64) {
+pub(super) fn spill(layer: &mut Overlay, bytes_max: u64) {
     let spool = layer.spool(|| SpoolFile::create(&std::env::temp_dir())).unwrap();
     let spilling = layer.spillable(bytes_max, false);
     spilling.keep(&spool).unwrap();
@@ -124,7 +140,7 @@ fn spill(layer: &mut Overlay, bytes_max: u64) {
 }
 
 /// Every byte of the layer is where the model has it; what is away lies in staged runs.
-fn check(layer: &Overlay, model: &[Origin]) {
+pub(super) fn check(layer: &Overlay, model: &[Origin]) {
     assert_eq!(layer.size(), model.len() as u64);
     let mut position = 0;
     for segment in layer.segments(&(0..u64::MAX)) {
@@ -161,11 +177,11 @@ proptest! {
         base in 0..FILE_BYTES,
         steps in prop::collection::vec(step(), 1..30),
     ) {
-        let pool = Pool::new(Budget::new(64 << 20));
+        let memory = Memory::new(None);
         let mut layer = Overlay::over(base);
         let mut model = vec![Origin::Below; base as usize];
         for (number, step) in steps.iter().enumerate() {
-            apply(&mut layer, &mut model, &pool, number, step);
+            apply(&mut layer, &mut model, &memory, number, step);
             check(&layer, &model);
         }
     }
@@ -173,12 +189,12 @@ proptest! {
 
 #[test]
 fn what_replaces_a_sent_stretch_as_a_whole_needs_no_commit() {
-    let pool = Pool::new(Budget::new(64 << 20));
+    let memory = Memory::new(None);
     let mut layer = Overlay::over(0);
     let mut ids = 0;
     layer.place_staged(runs(0..1 << 20, 256 << 10, &mut ids)).unwrap();
-    write(&mut layer, &pool, 256 << 10, &vec![1; 256 << 10]).unwrap();
-    assert!(matches!(write(&mut layer, &pool, 10, &[1]), Err(WriteRefused::NotResident)), "it would cut a block");
+    write(&mut layer, &memory, 256 << 10, &vec![1; 256 << 10]).unwrap();
+    assert!(matches!(write(&mut layer, &memory, 10, &[1]), Err(WriteRefused::NotResident)), "it would cut a block");
     assert_eq!(layer.truncate((512 << 10) + 1), Err(NotResident));
     layer.truncate(0).unwrap();
     assert_eq!(layer.staged().count(), 0);
@@ -186,9 +202,9 @@ fn what_replaces_a_sent_stretch_as_a_whole_needs_no_commit() {
 
 #[test]
 fn a_hole_gives_its_memory_back() {
-    let pool = Pool::new(Budget::new(64 << 20));
+    let memory = Memory::new(None);
     let mut layer = Overlay::over(0);
-    write(&mut layer, &pool, 0, &vec![1; 1 << 20]).unwrap();
+    write(&mut layer, &memory, 0, &vec![1; 1 << 20]).unwrap();
     layer.zero(&(10..u64::MAX)).unwrap();
     assert_eq!(layer.resident_bytes(), BUFFER_BYTES, "ten bytes are left");
     assert_eq!(layer.segments(&(0..u64::MAX)), [Segment::Dirty(0..10), Segment::Zero(10..1 << 20)]);
@@ -196,12 +212,12 @@ fn a_hole_gives_its_memory_back() {
 
 #[test]
 fn what_is_written_while_the_old_bytes_go_to_the_spool_is_what_counts() {
-    let pool = Pool::new(Budget::new(64 << 20));
+    let memory = Memory::new(None);
     let mut layer = Overlay::over(0);
-    write(&mut layer, &pool, 0, &vec![1; 2 * BUFFER_BYTES as usize]).unwrap();
+    write(&mut layer, &memory, 0, &vec![1; 2 * BUFFER_BYTES as usize]).unwrap();
     let spool = layer.spool(|| SpoolFile::create(&std::env::temp_dir())).unwrap();
     let spilling = layer.spillable(u64::MAX, false);
-    write(&mut layer, &pool, 10, &[2]).unwrap();
+    write(&mut layer, &memory, 10, &[2]).unwrap();
     spilling.keep(&spool).unwrap();
     assert_eq!(layer.spilled(spilling, &spool), BUFFER_BYTES, "the buffer that was left alone");
     let mut found = vec![0; 2 * BUFFER_BYTES as usize];
