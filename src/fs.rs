@@ -16,6 +16,7 @@
 //! | who sees what | `view`, `attributes`, `attr`, `xattr` |
 //! | what is counted | `meter`, `usage`; who is told | `figures` |
 //! | who keeps whom out | `lock` |
+//! | what the next process must know | `takeover` |
 //!
 //! Every operation is a future that is ready at its first poll whenever nothing has to be asked of the service or waited
 //! for. So an adapter polls once on the thread that brought the request, answers there, and gives only what is pending
@@ -72,6 +73,7 @@ mod spool;
 mod stage;
 mod subtree;
 mod table;
+mod takeover;
 mod usage;
 mod view;
 mod warm_up;
@@ -100,6 +102,7 @@ pub use name::RESERVED;
 pub use read::ReadData;
 pub use rename::RenameMode;
 pub use seek::Seek;
+pub use takeover::{FORMAT as TAKEOVER_FORMAT, Holder, Kept, Scribe};
 pub use usage::{Quota, Usage};
 pub use view::{Caller, Invalidation, InvalidationQueue, View, ViewSettings};
 pub use write::WriteMode;
@@ -107,7 +110,7 @@ pub use xattr::SetXattr;
 
 use crate::{
     blob::{BlobName, BlobStore, RequestLimits, Traffic},
-    cache::{Cache, DirtyShare, Pool},
+    cache::{Cache, DirtyShare, Pool, Vault},
     sync::AtomicUsize,
 };
 use attributes::Attributes;
@@ -257,6 +260,8 @@ pub struct FileSystem {
     walking: AtomicUsize,
     /// What it may hold of the memory for dirty data.
     dirty_share: DirtyShare,
+    /// Where dirty data lives that is to survive the process; `None`: it does not.
+    vault: Option<Arc<Vault>>,
     /// Who we are to the hidden copies of our open files.
     orphan_owner: String,
     /// Files moved to lost+found.
@@ -273,6 +278,10 @@ pub struct FileSystem {
     deletes: deletes::Deletes,
     /// The journal, where closes wait for that.
     behind: Option<behind::Behind>,
+    /// Writes down what the next process must know, where there is a keeper.
+    scribe: Option<Arc<Scribe>>,
+    /// What another process has left.
+    left: takeover::Left,
 }
 
 impl FileSystem {
@@ -281,53 +290,92 @@ impl FileSystem {
     /// # Errors
     /// What the service says: no such container, no permission, no connection.
     pub async fn open(store: Arc<dyn BlobStore>, resources: Arc<Resources>, settings: Settings) -> Result<Arc<Self>> {
+        Box::pin(Self::open_as(store, resources, settings, None)).await
+    }
+
+    /// As [`Self::open`], for a volume that the next process can take over, or that is taken over from another one. What of
+    /// that cannot be read is lost, and said in the log: old handles answer EIO then.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; EINVAL where another volume is mounted there.
+    pub async fn open_kept(
+        store: Arc<dyn BlobStore>,
+        resources: Arc<Resources>,
+        settings: Settings,
+        kept: Kept,
+    ) -> Result<Arc<Self>> {
+        Box::pin(Self::open_as(store, resources, settings, Some(kept))).await
+    }
+
+    async fn open_as(
+        store: Arc<dyn BlobStore>,
+        resources: Arc<Resources>,
+        settings: Settings,
+        kept: Option<Kept>,
+    ) -> Result<Arc<Self>> {
         let settings = Settings { prefix: normal_prefix(&settings.prefix), ..settings };
-        let account = store.account_info().await;
-        let account = account.map_err(|error| Error::from_store("cannot find out what the account is", error))?;
-        let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default());
+        let identity = format!("{}/{}", store.identity(), settings.prefix);
+        let begun = kept.map(|kept| takeover::begin(kept, &identity)).transpose()?;
+        let (scribe, taken) = begun.map_or((None, takeover::Taken::Nothing), |(scribe, taken)| (Some(scribe), taken));
+        let hierarchical = match taken.hierarchical() {
+            Some(known) => known,
+            None => {
+                let account = store.account_info().await;
+                let failed = |error| Error::from_store("cannot find out what the account is", error);
+                account.map_err(failed)?.hierarchical
+            }
+        };
+        let is_taken_over = taken.hierarchical().is_some();
+        let root = Inode::new(ROOT, Kind::Directory, None, Attributes::default(), scribe.as_ref());
         let naming = Naming { escape: settings.escape_names };
         let writer = stage::Writer::new(settings.block_divisor);
         let space = usage::Space::new(settings.quota, settings.capacity);
         let figures = figures::Figures::new(settings.figures);
-        let behind = journal_of(&resources, store.identity(), &settings, account.hierarchical);
+        let behind = journal_of(&resources, store.identity(), &settings, hierarchical);
         let file_system = Arc::new(Self {
             store,
             dirty_share: resources.cache.dirty_share(),
+            vault: scribe.as_ref().map(|scribe| Arc::clone(scribe.vault())),
             names: NameMemory::new(resources.cache.budget()),
             subtrees: subtree::Subtrees::default(),
             resources,
             settings,
             naming,
             hidden: Hidden::default(),
-            table: InodeTable::new(root),
-            handles: HandleTable::default(),
+            table: InodeTable::new(root, scribe.as_ref()),
+            handles: HandleTable::new(scribe.as_ref()),
             views: Views::default(),
             writer,
             checked_opens: open::CheckedOpens::default(),
             walking: AtomicUsize::new(0),
-            hierarchy: hierarchy::Hierarchy::new(account.hierarchical),
-            orphan_owner: orphan::new_owner(),
+            hierarchy: hierarchy::Hierarchy::new(hierarchical),
+            orphan_owner: taken.orphan_owner().map_or_else(orphan::new_owner, str::to_owned),
             set_aside_count: AtomicU64::new(0),
             meter: Arc::default(),
             figures,
             space,
             link_refusal: std::sync::Once::new(),
             exchange_refusal: std::sync::Once::new(),
-            locks: lock::Locks::default(),
+            locks: lock::Locks::new(scribe.as_ref()),
             deletes: deletes::Deletes::default(),
             behind,
+            left: taken.left(),
+            scribe,
         });
         file_system.replay_journals().await?;
-        file_system.load_root().await?;
-        file_system.report_unfinished_renames().await;
+        file_system.finish_begin(&identity, taken);
+        if !is_taken_over {
+            file_system.load_root().await?;
+            file_system.report_unfinished_renames().await;
+            file_system.begin_warm_up();
+        }
         file_system.sweep_regularly();
-        file_system.begin_warm_up();
         Ok(file_system)
     }
 
     /// Opens a view: one kernel's sight of the volume.
     pub fn add_view(&self, settings: ViewSettings) -> Arc<View> {
-        self.views.add(settings)
+        self.views.add(settings, self.scribe.as_ref())
     }
 
     /// Ends a view, once its kernel sends no more requests; its lookups are given back.

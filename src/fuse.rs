@@ -34,7 +34,8 @@ mod passthrough;
 mod session;
 
 pub use error::Error;
-pub use session::{Session, SessionOptions};
+pub use notifier::Tell;
+pub use session::{Connected, Keep, Session, SessionOptions};
 
 #[cfg(test)]
 mod tests;

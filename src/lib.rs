@@ -39,7 +39,6 @@ pub mod fuse;
 pub mod keeper;
 #[cfg(not(feature = "shuttle"))]
 pub mod kube;
-#[cfg(not(feature = "shuttle"))]
 pub mod ledger;
 #[cfg(not(feature = "shuttle"))]
 pub mod migrate;

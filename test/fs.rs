@@ -55,6 +55,8 @@ mod siblings;
 mod subtrees;
 #[path = "fs/tags.rs"]
 mod tags;
+#[path = "fs/takeover.rs"]
+mod takeover;
 #[path = "fs/unsaved.rs"]
 mod unsaved;
 #[path = "fs/usage.rs"]

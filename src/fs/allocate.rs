@@ -7,11 +7,8 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    Caller, Error, FileSystem, HandleId, Invalidation, Result,
-    commit::check_holes,
-    inode::Inode,
-    usage::Space,
-    write::{check_size, told},
+    Caller, Error, FileSystem, HandleId, Invalidation, Result, commit::check_holes, inode::Inode, usage::Space,
+    write::check_size,
 };
 
 /// What fallocate(2) is to do to a range.
@@ -84,7 +81,7 @@ impl FileSystem {
         }
         self.count_before_growing().await;
         while !self.note_refused(allocate_in_layer(&self.space, inode, &range, allocation))? {
-            told(&handle, self.commit(inode).await)?;
+            self.told(&handle, self.commit(inode).await)?;
         }
         self.views.invalidate(Some(&caller.view), &Invalidation::Data(inode.number));
         if handle.access.synchronous {

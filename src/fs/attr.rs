@@ -176,7 +176,10 @@ impl FileSystem {
     /// Counts a read through `handle` as an access. What the kernel's pages answer is not counted.
     pub fn note_read(&self, handle: HandleId) {
         if let Ok(handle) = self.handles.file(handle) {
-            handle.inode.state.lock().note_read();
+            let mut state = handle.inode.state.lock();
+            if state.counts_read() {
+                state.note_read();
+            }
         }
     }
 

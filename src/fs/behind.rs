@@ -355,7 +355,8 @@ impl FileSystem {
         }
         let blob = self.blob_at(parent, name)?;
         let Some(chain) = behind.journal.admit(0, None) else { return Ok(None) };
-        let inode = Inode::new(self.table.next_number(), Kind::Directory, None, *attributes);
+        let number = self.table.next_number();
+        let inode = Inode::new(number, Kind::Directory, None, *attributes, self.scribe.as_ref());
         let carried = inode.state.lock().carried_now();
         let options = write_options(&inode, None, &carried);
         let body = Body::new();

@@ -26,7 +26,7 @@ mod tags;
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    Error, FileSystem, Result,
+    Error, FileSystem, Kind, Result,
     handle::FileHandle,
     inode::{Base, Carried, Fate, Inode, Refusal},
     lookup::has_same_bytes,
@@ -101,6 +101,9 @@ impl FileSystem {
         let outcome = self.commit(&handle.inode).await;
         let mut state = handle.inode.state.lock();
         let heard = handle.heard.swap(state.errors.sequence(), Ordering::Relaxed);
+        if heard != state.errors.sequence() {
+            self.handles.note_heard(handle);
+        }
         outcome?;
         state.errors.tell(heard).map_or(Ok(()), Err)
     }
@@ -208,7 +211,7 @@ impl FileSystem {
                     return Ok(());
                 }
                 Err(error) if matches!(error.kind(), Some(ErrorKind::Precondition | ErrorKind::NotFound)) => {
-                    if let Some(own) = self.recognise(inode, &name, layer).await? {
+                    if let Some(own) = self.recognise(inode, &name, layer, base.as_ref()).await? {
                         self.finish_layer(inode, &name, layer, &own.committed, own.blocks, own.options, &own.carried);
                         self.settle_owed(inode);
                         return Ok(());
@@ -252,6 +255,7 @@ impl FileSystem {
         };
         let same = properties.etag == base.properties.etag
             || has_same_bytes(&base, &properties)
+            || has_our_attributes(inode, &base, &properties)
             || self.has_our_blocks(&name, &base, &properties).await;
         if !same {
             return self.follow_growth(inode, &properties).await;
@@ -308,6 +312,18 @@ impl Base {
     }
 }
 
+/// Whether a version of the same length has exactly the metadata that is to be written here, whose times are ours to the
+/// nanosecond: then it was written, and the answer was lost.
+fn has_our_attributes(inode: &Inode, base: &Base, found: &BlobProperties) -> bool {
+    let state = inode.state.lock();
+    let only_attributes = state.attributes_dirty && state.overlay.is_none() && state.committing.is_none();
+    let is_ours = || {
+        state.setting.contains(&found.metadata)
+            || found.metadata == metadata_of(inode.kind, Some(base), &state.carried())
+    };
+    only_attributes && found.length == base.properties.length && is_ours()
+}
+
 /// Judges what comes next, moving the top layer into place; the one function that changes the state of a commit.
 fn next_work(inode: &Inode, layer_sent: bool, extent: Extent) -> Result<Work> {
     let mut state = inode.state.lock();
@@ -344,10 +360,16 @@ fn next_work(inode: &Inode, layer_sent: bool, extent: Extent) -> Result<Work> {
     Ok(if state.attributes_dirty { Work::Attributes } else { Work::Done })
 }
 
-pub(super) fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carried) -> WriteOptions {
+/// The metadata of the version that a commit over `base` makes.
+pub(super) fn metadata_of(kind: Kind, base: Option<&Base>, carried: &Carried) -> Metadata {
     let mut metadata = base.map(|base| base.properties.metadata.clone()).unwrap_or_default();
     carried.metadata_changes.apply(&mut metadata);
-    carried.attributes.write_to(inode.kind, &mut metadata);
+    carried.attributes.write_to(kind, &mut metadata);
+    metadata
+}
+
+pub(super) fn write_options(inode: &Inode, base: Option<&Base>, carried: &Carried) -> WriteOptions {
+    let metadata = metadata_of(inode.kind, base, carried);
     WriteOptions {
         condition: base.map_or_else(
             || inode.state.lock().owed.as_ref().map_or(Condition::Absent, |owed| owed.condition()),

@@ -15,7 +15,7 @@ use super::{
     inode::{Base, Fate, Inode},
     overlay::{Overlay, StagedRun},
     stage::has_nonce,
-    write::{FILE_BYTES_MAX, Place, told},
+    write::{FILE_BYTES_MAX, Place},
 };
 use crate::{
     blob::{self, BlobKind, ErrorKind},
@@ -64,9 +64,9 @@ impl FileSystem {
         if Arc::ptr_eq(&source.inode, &target.inode) && from.start < to.end && to.start < from.end {
             return Err(Error::new(libc::EINVAL, "the ranges overlap"));
         }
-        let copied = match told(&target, self.copy_inside(&source.inode, &from, &target.inode, to.start).await)? {
+        let copied = match self.told(&target, self.copy_inside(&source.inode, &from, &target.inode, to.start).await)? {
             Some(copied) => copied,
-            None => told(&target, self.copy_through_memory(&source, &from, &target.inode, to.start).await)?,
+            None => self.told(&target, self.copy_through_memory(&source, &from, &target.inode, to.start).await)?,
         };
         self.views.invalidate(Some(&caller.view), &Invalidation::Data(target.inode.number));
         if target.access.synchronous {

@@ -22,6 +22,7 @@ use super::{
     lookup::{Found, Held},
     name::RESERVED,
     overlay::Overlay,
+    takeover::Begun,
 };
 use crate::blob::{BlobName, BlobProperties, Body, Condition, ContentHeaders, ErrorKind, WriteOptions};
 
@@ -42,26 +43,52 @@ impl FileSystem {
         mode: u32,
         access: Access,
     ) -> Result<(Entry, HandleId)> {
+        let mut begun = self.begin(caller);
+        match begun.outcome() {
+            Some(Ok((number, handle))) if self.handles.file(handle).is_ok() => {
+                return Ok((self.enter(&caller.view, &*self.inode(number)?), handle));
+            }
+            Some(Err(error)) => return Err(error),
+            _ => {}
+        }
+        let made = self.open_new(caller, parent, name, mode, access, &mut begun).await;
+        self.end(begun, &made, |(held, handle)| (held.inode.number.0, handle.0));
+        let (held, handle) = made?;
+        Ok((self.enter(&caller.view, &held.inode), handle))
+    }
+
+    async fn open_new(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        mode: u32,
+        access: Access,
+        begun: &mut Begun,
+    ) -> Result<(Held, HandleId)> {
         let name = self.new_name(caller, parent, name)?;
         let directory = self.directory_inode(parent)?;
         self.wait_deleted(&directory, &name).await;
         let held = loop {
             if let Some(there) = self.existing(parent, &name).await? {
+                if begun.has_made_inode(&there.inode) {
+                    break there;
+                }
                 if access.exclusive {
                     return Err(exists(&name));
                 }
                 let handle = self.open_file(caller, there.inode.number, access).await?;
-                return Ok((self.enter(&caller.view, &there.inode), handle));
+                return Ok((there, handle));
             }
-            match self.make_file(caller, &directory, &name, mode, access).await {
+            match self.make_file(caller, &directory, &name, mode, access, begun).await {
                 // Another view of this mount made it just now: then it is opened.
                 Err(error) if error.errno == libc::EEXIST && !access.exclusive => {}
                 made => break made?,
             }
         };
-        let handle = self.add_handle(&held.inode, access);
+        let handle = self.add_handle(caller, &held.inode, access);
         self.after_make(caller, &directory, &held.inode);
-        Ok((self.enter(&caller.view, &held.inode), handle))
+        Ok((held, handle))
     }
 
     /// mknod(2): a file, pipe or socket.
@@ -181,13 +208,15 @@ impl FileSystem {
         name: &str,
         mode: u32,
         access: Access,
+        begun: &mut Begun,
     ) -> Result<Held> {
-        let attributes = self.new_attributes(caller, directory, Kind::File, mode);
+        let attributes = begun.attributes(|| self.new_attributes(caller, directory, Kind::File, mode));
+        self.note_making(begun, &attributes);
         if !access.write || (access.exclusive && !self.judges_names_in(directory)) {
-            return self.put_new(directory, name, Kind::File, &attributes, Bytes::new()).await;
+            return self.put_new(directory, name, Kind::File, &attributes, Bytes::new(), begun).await;
         }
         self.blob_at(directory, name)?; // Refuses a name too long now, not at close.
-        let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes);
+        let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes, self.scribe.as_ref());
         inode.state.lock().overlay = Some(Overlay::over(0));
         self.link_new(directory, name, inode)
     }
@@ -201,20 +230,39 @@ impl FileSystem {
         mode: u32,
         body: Bytes,
     ) -> Result<Held> {
+        let mut begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            let inode = self.inode(outcome?.0)?;
+            return self.hold(&inode).ok_or_else(|| Error::new(libc::ESTALE, "what was made is gone"));
+        }
+        let made = self.make_named(caller, parent, (name, kind, mode), body, &mut begun).await;
+        self.end(begun, &made, |held| (held.inode.number.0, 0));
+        made
+    }
+
+    async fn make_named(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        (name, kind, mode): (&OsStr, Kind, u32),
+        body: Bytes,
+        begun: &mut Begun,
+    ) -> Result<Held> {
         let name = self.new_name(caller, parent, name)?;
         let directory = self.directory_inode(parent)?;
         self.wait_deleted(&directory, &name).await;
-        if self.existing(parent, &name).await?.is_some() {
-            return Err(exists(&name));
+        if let Some(there) = self.existing(parent, &name).await? {
+            return if begun.has_made_inode(&there.inode) { Ok(there) } else { Err(exists(&name)) };
         }
-        let attributes = self.new_attributes(caller, &directory, kind, mode);
+        let attributes = begun.attributes(|| self.new_attributes(caller, &directory, kind, mode));
+        self.note_making(begun, &attributes);
         let owed = match kind {
             Kind::Directory => self.owe_directory(&directory, &name, &attributes).await?,
             _ => None,
         };
         let held = match owed {
             Some(held) => held,
-            None => self.put_new(&directory, &name, kind, &attributes, body).await?,
+            None => self.put_new(&directory, &name, kind, &attributes, body, begun).await?,
         };
         self.after_make(caller, &directory, &held.inode);
         Ok(held)
@@ -228,6 +276,7 @@ impl FileSystem {
         kind: Kind,
         attributes: &Attributes,
         body: Bytes,
+        begun: &Begun,
     ) -> Result<Held> {
         let blob = self.blob_at(directory, name)?;
         let mut metadata = crate::blob::Metadata::new();
@@ -242,6 +291,15 @@ impl FileSystem {
         let (committed, mode) = match self.put_new_blob(&blob, kind, attributes.mode, Body::from(body), &options).await
         {
             Ok(made) => made,
+            // The process before had sent it, and it has arrived since we looked.
+            Err(error) if error.kind == ErrorKind::Precondition && begun.is_repeated() => {
+                self.spoil_listed_ahead(directory, name);
+                if let Some(known) = &directory.directory {
+                    known.forget();
+                }
+                let there = self.existing(directory.number, name).await?;
+                return there.filter(|there| begun.has_made_inode(&there.inode)).ok_or_else(|| exists(name));
+            }
             Err(error) if error.kind == ErrorKind::Precondition => {
                 // Another client was first: what we believed of the name is wrong.
                 self.spoil_listed_ahead(directory, name);

@@ -12,7 +12,8 @@
 //!
 //! Whoever could see a difference waits for the Deletes that concern it: to make, rename to or ask for the same name; to
 //! remove, rename or fsync a directory above; the end of a session. A page of a listing does not wait, but what is under
-//! way is left out of it. Nothing is written down: after a kill, what was not deleted is still there.
+//! way is left out of it. They are written down for a next process that takes the volume over; without one, what was not
+//! deleted is still there after a kill.
 
 use std::fmt::Write as _;
 
@@ -169,6 +170,9 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if let Some(scribe) = &self.volume.scribe {
+            scribe.forget_delete(self.ticket);
+        }
         self.volume.table.release(self.directory.number, 1);
         self.volume.deletes.end(self.ticket);
     }
@@ -224,6 +228,9 @@ impl FileSystem {
         }
         self.table.hold(parent, 1);
         let ticket = self.deletes.begin(blob.clone());
+        if let Some(scribe) = &self.scribe {
+            scribe.note_delete(ticket, blob.as_str());
+        }
         let turn = Turn { volume: Arc::clone(self), ticket, directory: Arc::clone(&directory), _room: room };
         self.forget_name(caller, inode, Fate::Unlinked);
         known.note_unlink();
@@ -232,6 +239,30 @@ impl FileSystem {
             turn.finish(&prefix, blob, &name, outcome);
         });
         Ok(true)
+    }
+
+    /// Goes on with Deletes that another process has begun and not seen the end of, under these tickets.
+    pub(super) fn go_on_deleting(self: &Arc<Self>, left: Vec<(u64, BlobName)>) {
+        if let Some((last, _)) = left.last() {
+            self.deletes.pending.lock().tickets = last.saturating_add(1);
+        }
+        for (before, blob) in left {
+            let ticket = self.deletes.begin(blob.clone());
+            if let Some(scribe) = &self.scribe {
+                scribe.note_delete(ticket, blob.as_str());
+                scribe.forget_delete(before);
+            }
+            let volume = Arc::clone(self);
+            self.resources.runtime.spawn(async move {
+                if let Err(error) = volume.delete_blob(&blob).await {
+                    tracing::error!(blob = blob.as_str(), "removed here, but still there: {}", error.to_chain());
+                }
+                if let Some(scribe) = &volume.scribe {
+                    scribe.forget_delete(ticket);
+                }
+                volume.deletes.end(ticket);
+            });
+        }
     }
 
     /// Waits until no Delete of `name` is under way. `true`: one was.

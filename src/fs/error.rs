@@ -34,6 +34,11 @@ impl Error {
         Self { errno, message: message.into(), level: Level::DEBUG, source: None, passes: errno != libc::ESTALE }
     }
 
+    /// A failure of which an earlier process has told, or was about to.
+    pub(super) fn told_before(errno: c_int, message: String, may_pass: bool) -> Self {
+        Self { errno, message, level: Level::WARN, source: None, passes: may_pass }
+    }
+
     /// A wait of our own that took as long as a request may take.
     pub fn timed_out(message: impl Into<String>) -> Self {
         Self { level: Level::WARN, ..Self::new(libc::ETIMEDOUT, message) }

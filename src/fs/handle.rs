@@ -13,11 +13,12 @@ use super::{
     by_number::ByNumber,
     directory::{Listing, Stamp},
     inode::Inode,
+    takeover::{Counter, Scribe},
 };
 use crate::cache::ReadStream;
 
 /// The number of an open handle; never used again within the life of the volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HandleId(pub u64);
 
 /// What a handle was opened for.
@@ -56,6 +57,8 @@ impl Access {
 /// An open file.
 #[derive(Debug)]
 pub struct FileHandle {
+    /// Its number; given by [`HandleTable::add_file`].
+    pub id: HandleId,
     /// What is open.
     pub inode: Arc<Inode>,
     /// What for.
@@ -64,6 +67,8 @@ pub struct FileHandle {
     pub stream: ReadStream,
     /// How far it has heard of failed commits ([`super::latch`]); changed under the lock of the inode's state.
     pub heard: AtomicU64,
+    /// The view that it was opened through.
+    pub view: u64,
 }
 
 /// An open directory.
@@ -75,6 +80,10 @@ pub struct DirectoryHandle {
     pub listing: Mutex<Option<Arc<Listing>>>,
     /// What that was when its reader began.
     pub stamp: Mutex<Option<Stamp>>,
+    /// The view that it was opened through.
+    pub view: u64,
+    /// Where the reader may stand since another process had it: offsets, and the name before each.
+    pub left_at: Vec<(u64, String)>,
 }
 
 /// All open handles.
@@ -83,17 +92,77 @@ pub struct HandleTable {
     files: Mutex<ByNumber<HandleId, Arc<FileHandle>>>,
     directories: Mutex<ByNumber<HandleId, Arc<DirectoryHandle>>>,
     next: AtomicU64,
+    /// Handles below this number were open in another process, whose state could not be read.
+    lost_below: AtomicU64,
+    scribe: Option<Arc<Scribe>>,
 }
 
 impl HandleTable {
+    /// An empty table, written down by `scribe`.
+    pub fn new(scribe: Option<&Arc<Scribe>>) -> Self {
+        Self { scribe: scribe.cloned(), ..Self::default() }
+    }
+
     /// A number for something else that is open.
     pub fn next_id(&self) -> HandleId {
-        HandleId(self.next.fetch_add(1, Ordering::Relaxed) + 1)
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(scribe) = &self.scribe {
+            scribe.note_number(Counter::Handles, id);
+        }
+        HandleId(id)
+    }
+
+    /// Takes the handles of another process over, and goes on counting at `next`.
+    pub(super) fn take_over(
+        &self,
+        files: Vec<(HandleId, FileHandle)>,
+        directories: Vec<(HandleId, DirectoryHandle)>,
+        next: u64,
+    ) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+        self.files.lock().extend(files.into_iter().map(|(id, handle)| (id, Arc::new(handle))));
+        self.directories.lock().extend(directories.into_iter().map(|(id, handle)| (id, Arc::new(handle))));
+    }
+
+    /// Handles below `next` were another process's, and nothing is known of them: to use one is an I/O error.
+    pub(super) fn lose_below(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+        self.lost_below.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// All open handles of a view: files, and directories.
+    pub(super) fn of_view(&self, view: u64) -> (Vec<HandleId>, Vec<HandleId>) {
+        let files = self.files.lock().iter().filter(|(_, open)| open.view == view).map(|(id, _)| *id).collect();
+        let directories = self.directories.lock();
+        let directories = directories.iter().filter(|(_, open)| open.view == view).map(|(id, _)| *id).collect();
+        (files, directories)
+    }
+
+    /// Writes down a handle, and how far it has heard of failures.
+    pub(super) fn note_heard(&self, handle: &FileHandle) {
+        if let Some(scribe) = &self.scribe {
+            let heard = handle.heard.load(Ordering::Relaxed);
+            scribe.note_file(handle.id, handle.view, handle.inode.number, handle.access, heard);
+        }
+    }
+
+    /// Writes down what the reader of a directory was given.
+    pub(super) fn note_reader<'name>(
+        &self,
+        id: HandleId,
+        open: &DirectoryHandle,
+        given: impl Iterator<Item = (u64, &'name str)>,
+    ) {
+        if let Some(scribe) = &self.scribe {
+            scribe.note_directory(id, open.view, open.inode.number, given);
+        }
     }
 
     /// Keeps an open file.
     pub fn add_file(&self, handle: FileHandle) -> HandleId {
         let id = self.next_id();
+        let handle = FileHandle { id, ..handle };
+        self.note_heard(&handle);
         self.files.lock().insert(id, Arc::new(handle));
         id
     }
@@ -101,6 +170,7 @@ impl HandleTable {
     /// Keeps an open directory.
     pub fn add_directory(&self, handle: DirectoryHandle) -> HandleId {
         let id = self.next_id();
+        self.note_reader(id, &handle, std::iter::empty());
         self.directories.lock().insert(id, Arc::new(handle));
         id
     }
@@ -110,7 +180,7 @@ impl HandleTable {
     /// # Errors
     /// EBADF when there is none.
     pub fn file(&self, id: HandleId) -> Result<Arc<FileHandle>> {
-        self.files.lock().get(&id).cloned().ok_or_else(|| not_open(id))
+        self.files.lock().get(&id).cloned().ok_or_else(|| self.not_open(id))
     }
 
     /// The open directory of `id`.
@@ -118,17 +188,21 @@ impl HandleTable {
     /// # Errors
     /// EBADF when there is none.
     pub fn directory(&self, id: HandleId) -> Result<Arc<DirectoryHandle>> {
-        self.directories.lock().get(&id).cloned().ok_or_else(|| not_open(id))
+        self.directories.lock().get(&id).cloned().ok_or_else(|| self.not_open(id))
     }
 
     /// Takes an open file out.
     pub fn remove_file(&self, id: HandleId) -> Option<Arc<FileHandle>> {
-        self.files.lock().remove(&id)
+        let removed = self.files.lock().remove(&id);
+        self.forget(id);
+        removed
     }
 
     /// Takes an open directory out.
     pub fn remove_directory(&self, id: HandleId) -> Option<Arc<DirectoryHandle>> {
-        self.directories.lock().remove(&id)
+        let removed = self.directories.lock().remove(&id);
+        self.forget(id);
+        removed
     }
 
     /// How many handles are open.
@@ -136,8 +210,19 @@ impl HandleTable {
     pub fn len(&self) -> usize {
         self.files.lock().len() + self.directories.lock().len()
     }
-}
 
-fn not_open(id: HandleId) -> Error {
-    Error::new(libc::EBADF, format!("handle {} is not open", id.0))
+    fn forget(&self, id: HandleId) {
+        if let Some(scribe) = &self.scribe {
+            scribe.forget_handle(id);
+        }
+    }
+
+    fn not_open(&self, id: HandleId) -> Error {
+        match id.0 < self.lost_below.load(Ordering::Relaxed) {
+            true => {
+                Error::new(libc::EIO, format!("what handle {} stood for is not known any more: open it again", id.0))
+            }
+            false => Error::new(libc::EBADF, format!("handle {} is not open", id.0)),
+        }
+    }
 }

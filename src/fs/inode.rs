@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::sync::{AtomicBool, Mutex};
+use crate::sync::AtomicBool;
 
 use super::{
     attributes::{Attributes, Kind},
@@ -24,10 +24,11 @@ use super::{
     directory::Directory,
     latch::ErrorLatch,
     overlay::Overlay,
+    takeover::{Scribe, StateCell},
     xattr::MetadataChanges,
 };
 use crate::{
-    blob::{BlobName, BlobProperties, CommittedBlock, ETag},
+    blob::{BlobName, BlobProperties, CommittedBlock, ETag, Metadata},
     cache::Content,
 };
 
@@ -72,7 +73,7 @@ impl Base {
 }
 
 /// What a commit writes beside the bytes, as it was when the commit began.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Carried {
     /// POSIX attributes.
     pub attributes: Attributes,
@@ -101,6 +102,8 @@ pub struct State {
     /// must still get it ([`super::behind`]).
     /// Boxed: hardly any inode has it, and all of them count.
     pub owed: Option<Box<Owed>>,
+    /// Layers that were given up just now.
+    pub retired: Vec<Arc<Overlay>>,
     /// When `base` was last known to be current; `None` for what only we have.
     pub checked: Option<Instant>,
     /// Whether it still has a name.
@@ -121,6 +124,12 @@ pub struct State {
     pub watched: Option<ETag>,
     /// Bytes of `committing` that an append blob has already: an append cannot be taken back.
     pub appended: u64,
+    /// Metadata that requests without an answer were to give the version.
+    pub setting: Vec<Metadata>,
+    /// Bytes that an Append Block, which was not answered, was to put behind the end of `base`.
+    pub appending: u64,
+    /// The last write at the end of the file: the view, and the number of its request.
+    pub last_append: Option<(u64, u64)>,
     /// Length of block ids that another client's uncommitted blocks force on us until the next commit, in bytes.
     pub id_length: Option<usize>,
     /// Where its bytes are since its name went while it was open.
@@ -155,6 +164,43 @@ pub struct Refusal {
 }
 
 impl State {
+    /// The state of what stands for `base`, which was known to be current at `checked`.
+    pub(super) fn new(base: Option<Arc<Base>>, attributes: Attributes, checked: Option<Instant>) -> Self {
+        Self {
+            attributes,
+            read_at: None,
+            metadata_changes: MetadataChanges::default(),
+            attributes_dirty: false,
+            base,
+            overlay: None,
+            committing: None,
+            retired: Vec::new(),
+            owed: None,
+            checked,
+            fate: Fate::Linked,
+            opened: 0,
+            writers: 0,
+            readers: 0,
+            staging: BTreeSet::new(),
+            draining: false,
+            name_in_motion: false,
+            watched: None,
+            appended: 0,
+            setting: Vec::new(),
+            appending: 0,
+            last_append: None,
+            id_length: None,
+            orphan: None,
+            errors: ErrorLatch::default(),
+            refusal: None,
+            failures: 0,
+            attempts: Vec::new(),
+            sending_failed: false,
+            is_retried: false,
+            is_aging: false,
+        }
+    }
+
     /// Whether something here is not on the service yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -204,6 +250,9 @@ impl State {
 
     /// Gives up everything that is not on the service: the inode is as its committed version.
     pub fn discard_changes(&mut self) {
+        // Not before it is written down that they are gone.
+        self.retired.extend(self.overlay.take().map(Arc::new));
+        self.retired.extend(self.committing.take());
         (self.overlay, self.committing, self.attributes_dirty, self.refusal) = (None, None, false, None);
         self.metadata_changes = MetadataChanges::default();
         self.attempts.clear();
@@ -214,16 +263,20 @@ impl State {
         self.checked = None;
     }
 
-    /// Counts a read as an access, as `relatime` of mount(8) does: when the last one is not younger than the last change, or
-    /// a day old.
-    pub fn note_read(&mut self) {
+    /// Whether a read now counts as an access, as `relatime` of mount(8) has it: when the last one is not younger than the
+    /// last change, or a day old.
+    #[must_use]
+    pub fn counts_read(&self) -> bool {
         let last = self.read_at.max(self.attributes.atime);
         let changed = self.attributes.mtime.max(self.attributes.ctime);
         let now = SystemTime::now();
         let is_old = |last: SystemTime| now.duration_since(last).is_ok_and(|age| age >= ACCESS_AGE_MAX);
-        if last <= changed || last.is_none_or(is_old) {
-            self.read_at = Some(now);
-        }
+        last <= changed || last.is_none_or(is_old)
+    }
+
+    /// Counts a read as an access.
+    pub fn note_read(&mut self) {
+        self.read_at = Some(SystemTime::now());
     }
 
     /// Sets mtime and ctime to now: the data changed.
@@ -241,9 +294,8 @@ pub struct Inode {
     pub number: InodeNumber,
     /// What it is; a change of kind is a new inode.
     pub kind: Kind,
-    /// What changes. A std-like mutex on purpose: sections are short and nothing awaits inside. Lock order: the
-    /// table's lock is never taken while this one is held.
-    pub state: Mutex<State>,
+    /// What changes.
+    pub state: StateCell,
     /// Held through a commit, a rename and an unlink: one at a time, in order. Taken before `state`.
     pub commit: Arc<crate::sync::tokio::sync::Mutex<()>>,
     /// Whether a kernel was given bytes of it, and so may have them in its pages.
@@ -255,45 +307,47 @@ pub struct Inode {
 }
 
 impl Inode {
-    /// An inode that stands for `base`, or for nothing committed yet.
+    /// An inode that stands for `base`, or for nothing committed yet. `scribe` writes down what becomes of it.
     #[must_use]
-    pub fn new(number: InodeNumber, kind: Kind, base: Option<Arc<Base>>, attributes: Attributes) -> Arc<Self> {
+    pub fn new(
+        number: InodeNumber,
+        kind: Kind,
+        base: Option<Arc<Base>>,
+        attributes: Attributes,
+        scribe: Option<&Arc<Scribe>>,
+    ) -> Arc<Self> {
         let checked = base.as_ref().map(|_| Instant::now());
-        let state = State {
-            attributes,
-            read_at: None,
-            metadata_changes: MetadataChanges::default(),
-            attributes_dirty: false,
-            base,
-            overlay: None,
-            committing: None,
-            owed: None,
-            checked,
-            fate: Fate::Linked,
-            opened: 0,
-            writers: 0,
-            readers: 0,
-            staging: BTreeSet::new(),
-            draining: false,
-            name_in_motion: false,
-            watched: None,
-            appended: 0,
-            id_length: None,
-            orphan: None,
-            errors: ErrorLatch::default(),
-            refusal: None,
-            failures: 0,
-            attempts: Vec::new(),
-            sending_failed: false,
-            is_retried: false,
-            is_aging: false,
-        };
+        let state = State::new(base, attributes, checked);
+        let cell = StateCell::new(number, kind, state, scribe);
+        if scribe.is_some() {
+            cell.lock().fate = Fate::Linked; // Written down.
+        }
         Arc::new(Self {
             number,
             kind,
-            state: Mutex::new(state),
+            state: cell,
             commit: Arc::default(),
             was_read: AtomicBool::new(false),
+            staged: crate::sync::tokio::sync::Notify::new(),
+            directory: (kind == Kind::Directory).then(Directory::default),
+        })
+    }
+
+    /// One that another process has written down, with the numbers of its layers.
+    pub(super) fn taken_over(
+        number: InodeNumber,
+        kind: Kind,
+        state: State,
+        layers: [Option<u64>; 2],
+        scribe: &Arc<Scribe>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            kind,
+            state: StateCell::taken_over(number, kind, state, layers, scribe),
+            commit: Arc::default(),
+            // Whatever its kernel was given.
+            was_read: AtomicBool::new(true),
             staged: crate::sync::tokio::sync::Notify::new(),
             directory: (kind == Kind::Directory).then(Directory::default),
         })

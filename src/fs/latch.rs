@@ -17,6 +17,18 @@ pub struct ErrorLatch {
 }
 
 impl ErrorLatch {
+    /// What it consists of, to be written down: the count, whether the last was heard of, and the last.
+    #[must_use]
+    pub fn parts(&self) -> (u64, bool, Option<&Error>) {
+        (self.sequence, self.heard, self.last.as_ref())
+    }
+
+    /// A latch of such parts.
+    #[must_use]
+    pub fn of_parts(sequence: u64, heard: bool, last: Option<Error>) -> Self {
+        Self { sequence, heard, last }
+    }
+
     /// Takes note of a failure. `heard`: a system call returns it, so only the handles that are open now are left to tell.
     pub fn record(&mut self, error: &Error, heard: bool) {
         if self.heard || self.last.is_none() {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result,
+    Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result, View,
     directory::{Cursor, Listing, Names, Slot, Stamp},
     handle::DirectoryHandle,
     inode::Inode,
@@ -42,14 +42,15 @@ impl FileSystem {
     ///
     /// # Errors
     /// ENOTDIR, ESTALE.
-    pub fn open_directory(&self, number: InodeNumber) -> Result<HandleId> {
+    pub fn open_directory(&self, view: &View, number: InodeNumber) -> Result<HandleId> {
         let inode = self.directory_inode(number)?;
         self.table.hold(number, 1);
         // Who reads on where somebody else's reading was kept for him is in that listing.
         let listing = inode.directory.as_ref().and_then(|known| known.fresh_listing(self.fresh_for()));
         let stamp = listing.as_ref().map(|listing| listing.stamp(self.fresh_for()));
         let (listing, stamp) = (crate::sync::Mutex::new(listing), crate::sync::Mutex::new(stamp));
-        Ok(self.handles.add_directory(DirectoryHandle { inode, listing, stamp }))
+        let view = view.id();
+        Ok(self.handles.add_directory(DirectoryHandle { inode, listing, stamp, view, left_at: Vec::new() }))
     }
 
     /// What was there to be read when the handle was opened or read from its beginning, whichever was last. `None` when the
@@ -78,10 +79,16 @@ impl FileSystem {
         offset: u64,
         count: usize,
     ) -> Result<Vec<DirectoryEntry>> {
-        let handle = self.handles.directory(handle)?;
+        let (id, handle) = (handle, self.handles.directory(handle)?);
+        let is_left = offset > DOTS && handle.listing.lock().is_none();
         let mut listing = self.listing_at(&handle, offset);
         let mut entries = self.dots(&handle.inode, offset);
-        let from = if offset <= DOTS { 0 } else { listing.position_of(offset - DOTS) };
+        let left_at = handle.left_at.iter().find(|(left, _)| is_left && *left == offset);
+        let from = match left_at {
+            Some((_, name)) => self.position_behind(&handle.inode, &listing, name).await?,
+            None if offset <= DOTS => 0,
+            None => listing.position_of(offset - DOTS),
+        };
         loop {
             match listing.names_from(from, count.saturating_sub(entries.len()).max(1)) {
                 Names::ReadAgain(again) => listing = Arc::clone(handle.listing.lock().insert(again)),
@@ -98,10 +105,29 @@ impl FileSystem {
                         kind: listed.kind,
                         next_offset: listing.offset_of(listed.position) + DOTS + 1,
                     }));
+                    let given = entries.iter().map(|entry: &DirectoryEntry| (entry.next_offset, &*entry.name));
+                    self.handles.note_reader(id, &handle, given);
                     return Ok(entries);
                 }
             }
         }
+    }
+
+    /// Where in a new pass a reader goes on who has had `name` in another process's pass. Names come in one order always, but
+    /// for those that are not committed.
+    async fn position_behind(self: &Arc<Self>, directory: &Arc<Inode>, listing: &Listing, name: &str) -> Result<usize> {
+        while !listing.is_complete() && listing.position(name).is_none() {
+            let seen = listing.positions();
+            self.load_page(directory, listing, seen).await?;
+            if listing.positions() == seen && !matches!(listing.cursor(), Cursor::At(_)) {
+                break;
+            }
+        }
+        if let Some(position) = listing.position(name) {
+            return Ok(position + 1);
+        }
+        let behind = listing.slots_from(0, usize::MAX).into_iter().find(|(_, slot)| &*slot.name > name);
+        Ok(behind.map_or_else(|| listing.positions(), |(position, _)| position))
     }
 
     /// Fetches the next page while the reader is in this one. What goes wrong is for the reader to find out.

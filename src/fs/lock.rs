@@ -7,10 +7,10 @@ use std::{future::Future, ops::RangeInclusive, sync::Arc};
 
 use futures::future::{Either, select};
 
-pub use table::LockCall;
-use table::{EVERYTHING, Lock, LockTable, Owner, Refused};
+use table::{EVERYTHING, LockTable, Refused};
+pub use table::{Lock, LockCall, Owner};
 
-use super::{Caller, Error, FileSystem, HandleId, InodeNumber, Result, View};
+use super::{Caller, Error, FileSystem, HandleId, InodeNumber, Result, View, takeover::Scribe};
 use crate::sync::Mutex;
 
 /// A lock that a program wants, or asks about.
@@ -48,6 +48,18 @@ pub struct LockHolder {
 pub struct Locks {
     /// Short sections, nothing awaits inside.
     table: Mutex<LockTable>,
+}
+
+impl Locks {
+    /// No locks yet; `scribe` writes down what is taken.
+    pub(super) fn new(scribe: Option<&Arc<Scribe>>) -> Self {
+        Self { table: Mutex::new(LockTable::new(scribe)) }
+    }
+
+    /// Takes the locks of another process over.
+    pub(super) fn take_over(&self, left: Vec<(InodeNumber, Vec<Lock>)>) {
+        self.table.lock().take_over(left);
+    }
 }
 
 /// A wait that is known to the others while it lasts; gone on drop, so that a cancelled wait leaves nothing.

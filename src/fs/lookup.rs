@@ -203,7 +203,7 @@ impl FileSystem {
         }
     }
 
-    fn hold(self: &Arc<Self>, inode: &Arc<Inode>) -> Option<Held> {
+    pub(super) fn hold(self: &Arc<Self>, inode: &Arc<Inode>) -> Option<Held> {
         self.table.hold(inode.number, 1).then(|| Held::adopt(self, Arc::clone(inode)))
     }
 
@@ -307,7 +307,7 @@ impl FileSystem {
 
     fn make_inode(&self, number: InodeNumber, found: &Found, parent: InodeNumber, name: &str) -> Result<Arc<Inode>> {
         let Some(properties) = &found.properties else {
-            let inode = Inode::new(number, found.kind, None, Attributes::default());
+            let inode = Inode::new(number, found.kind, None, Attributes::default(), self.scribe.as_ref());
             inode.state.lock().checked = Some(found.seen);
             return Ok(inode);
         };
@@ -316,7 +316,7 @@ impl FileSystem {
             .map_err(|error| Error::new(libc::ENAMETOOLONG, error.to_string()))?;
         let base = Arc::new(self.base_of(&blob, properties));
         let attributes = self.attributes_of(properties);
-        let inode = Inode::new(number, found.kind, Some(base), attributes);
+        let inode = Inode::new(number, found.kind, Some(base), attributes, self.scribe.as_ref());
         inode.state.lock().checked = Some(found.seen);
         Ok(inode)
     }

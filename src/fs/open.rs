@@ -80,7 +80,7 @@ impl FileSystem {
         if access.write || access.truncate {
             self.check_tags(&inode).await?;
         }
-        let handle = self.add_handle(&inode, access);
+        let handle = self.add_handle(caller, &inode, access);
         if access.truncate
             && let Err(error) = self.truncate(caller, &inode, 0, true).await
         {
@@ -109,7 +109,7 @@ impl FileSystem {
     }
 
     /// Opens a handle on an inode that was checked.
-    pub(super) fn add_handle(&self, inode: &Arc<Inode>, access: Access) -> HandleId {
+    pub(super) fn add_handle(&self, caller: &Caller, inode: &Arc<Inode>, access: Access) -> HandleId {
         let heard = {
             let mut state = inode.state.lock();
             state.opened += 1;
@@ -119,7 +119,8 @@ impl FileSystem {
         };
         self.table.hold(inode.number, 1);
         let (inode, stream, heard) = (Arc::clone(inode), self.cache().stream(), AtomicU64::new(heard));
-        self.handles.add_file(FileHandle { inode, access, stream, heard })
+        let (id, view) = (HandleId::default(), caller.view.id());
+        self.handles.add_file(FileHandle { id, inode, access, stream, heard, view })
     }
 
     /// close(2) of one descriptor: what was written is on the service when it returns, or in the journal

@@ -64,7 +64,7 @@ impl Volume {
         let resources = Arc::new(Resources { cache, spool: None, runtime });
         let store = Arc::clone(&container);
         let fs = FileSystem::open(store, resources, Settings { excl_strict: true, ..settings }).await.unwrap();
-        let caller = Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: 1 };
+        let caller = Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: 1, request: 0 };
         Self { container, fs, caller }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     blob::{
         BlobName, BlobProperties, Body, Condition, ContentHeaders, ErrorKind, ListEntry, ListRequest, WriteOptions,
     },
-    cache::{Buffer, Class, Filled, Pool},
+    cache::{Buffer, Class, Pool},
 };
 
 /// What an open file may keep in memory after its name is gone; a larger one is copied inside the service to a hidden
@@ -27,6 +27,25 @@ impl FileSystem {
     /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says, or has said of an earlier
     /// unlink in the directory that was answered before it ([`super::deletes`]).
     pub async fn unlink(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
+        self.remove_once(caller, self.unlink_name(caller, parent, name)).await
+    }
+
+    /// Removes something, unless the process before has done so already; `removal` says ENOENT then.
+    async fn remove_once(self: &Arc<Self>, caller: &Caller, removal: impl Future<Output = Result<()>>) -> Result<()> {
+        let begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            return outcome.map(drop);
+        }
+        self.note_removing(&begun);
+        let removed = match removal.await {
+            Err(error) if error.errno == libc::ENOENT && begun.is_repeated() => Ok(()),
+            removed => removed,
+        };
+        self.end(begun, &removed, |()| (0, 0));
+        removed
+    }
+
+    async fn unlink_name(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
         self.check_writable(caller)?;
         let held = self.resolve(parent, name).await?;
         if held.inode.kind == Kind::Directory {
@@ -67,6 +86,10 @@ impl FileSystem {
     /// # Errors
     /// ENOTEMPTY (hidden blobs count, and are named in the log), ENOTDIR, ENOENT, EROFS; what the service says.
     pub async fn remove_directory(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
+        self.remove_once(caller, self.remove_directory_name(caller, parent, name)).await
+    }
+
+    async fn remove_directory_name(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
         self.check_writable(caller)?;
         let held = self.resolve(parent, name).await?;
         if held.inode.kind != Kind::Directory {
@@ -260,10 +283,16 @@ impl FileSystem {
             let mut memory = self.pool().budget().reserve(Class::Demand, total).await;
             for (index, length) in wanted {
                 let capacity = capacity(length);
-                buffers.insert(index, self.pool().take(memory.split(capacity as u64), capacity, Filled::Whole));
+                let memory = memory.split(capacity as u64);
+                let buffer = self.pool().take_dirty(self.vault.as_ref(), memory, capacity).ok_or_else(no_memory)?;
+                buffers.insert(index, buffer);
             }
         }
     }
+}
+
+fn no_memory() -> Error {
+    Error::new(libc::ENOMEM, "the kernel has no memory to keep an open file whose name goes; give the process more")
 }
 
 fn not_empty(what: &str) -> Error {

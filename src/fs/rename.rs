@@ -13,6 +13,7 @@ use super::{
     directory::Slot,
     inode::{Fate, Inode},
     lookup::Held,
+    takeover::Begun,
 };
 use crate::blob::{BlobName, BlobProperties, Committed, Condition, CopyOptions, ETag, ErrorKind};
 
@@ -94,6 +95,66 @@ impl FileSystem {
         (new_parent, new_name): (InodeNumber, &OsStr),
         mode: RenameMode,
     ) -> Result<()> {
+        let mut begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            return outcome.map(drop);
+        }
+        let renamed = match self.finish_repeated(caller, &begun, new_parent, new_name).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.rename_name(caller, (parent, name), (new_parent, new_name), mode, &mut begun).await,
+            Err(error) => Err(error),
+        };
+        self.end(begun, &renamed, |()| (0, 0));
+        renamed
+    }
+
+    /// Goes on with a rename that the process before has brought to its end at the service, but not here. `false`: it has to
+    /// be done.
+    async fn finish_repeated(
+        self: &Arc<Self>,
+        caller: &Caller,
+        begun: &Begun,
+        new_parent: InodeNumber,
+        new_name: &OsStr,
+    ) -> Result<bool> {
+        let Some((number, from, to)) = begun.renamed() else { return Ok(false) };
+        let (Ok(from), Ok(to)) = (BlobName::new(from), BlobName::new(to)) else { return Ok(false) };
+        let Some(source) = self.table.get(number) else { return Ok(false) };
+        if source.state.lock().base.is_none() {
+            return Ok(false);
+        }
+        let failed = |error| Error::from_store(format!("cannot check {from}"), error);
+        match self.store.head(&from, &Condition::None).await {
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            found => return found.map(|_| false).map_err(failed),
+        }
+        let properties = match self.store.head(&to, &Condition::None).await {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(failed)?,
+        };
+        let Some(shown) = new_name.to_str() else { return Ok(false) };
+        let target = self.table.child(new_parent, shown).filter(|target| target.number != number);
+        let target = target.and_then(|target| self.hold(&target));
+        let committed = Committed { etag: properties.etag, last_modified: properties.last_modified };
+        self.repoint(&source, &to, &committed);
+        self.move_name(caller, &source, target.as_ref(), new_parent, shown);
+        for below in self.table.below(number) {
+            let base = below.state.lock().base.clone();
+            if let (Some(base), Ok(name)) = (base, self.blob_name(&below)) {
+                base.content.repoint(name, base.properties.etag.clone());
+            }
+        }
+        Ok(true)
+    }
+
+    async fn rename_name(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (parent, name): (InodeNumber, &OsStr),
+        (new_parent, new_name): (InodeNumber, &OsStr),
+        mode: RenameMode,
+        begun: &mut Begun,
+    ) -> Result<()> {
         self.check_writable(caller)?;
         let source = self.resolve(parent, name).await?;
         let shown = self.new_name(caller, new_parent, new_name)?;
@@ -105,7 +166,7 @@ impl FileSystem {
             if target.inode.number == source.inode.number {
                 return Ok(());
             }
-            if mode == RenameMode::NoReplace {
+            if mode == RenameMode::NoReplace && !begun.is_repeated() {
                 return Err(Error::new(libc::EEXIST, format!("{shown:?} exists already")));
             }
         }
@@ -118,6 +179,10 @@ impl FileSystem {
         let new_path = format!("{}{}", self.directory_prefix(new_parent)?, component.text);
         let new_blob = BlobName::new(new_path)
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
+        if let Ok(from) = self.blob_name(&source.inode) {
+            self.note_renaming(begun, source.inode.number, from.as_str(), new_blob.as_str());
+        }
+        let mode = if begun.is_repeated() { RenameMode::Replace } else { mode };
         let resumed = match &target {
             Some(target) => {
                 self.send_removals_below(target.inode.number).await?;

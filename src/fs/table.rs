@@ -17,6 +17,7 @@ use crate::sync::Mutex;
 use super::{
     by_number::ByNumber,
     inode::{Inode, InodeNumber, ROOT},
+    takeover::{Counter, Scribe},
 };
 
 /// Numbers of rows that are gone which may stand in turn, however few rows there are.
@@ -45,6 +46,8 @@ struct Rows {
     children: ByNumber<InodeNumber, HashMap<Arc<str>, InodeNumber>>,
     /// All numbers, the one looked at for being cold longest ago first; some of rows that are gone.
     queue: VecDeque<InodeNumber>,
+    /// Writes the rows down.
+    scribe: Option<Arc<Scribe>>,
 }
 
 /// The table. Its lock is a leaf for everything but itself: no inode's state is locked and nothing awaits while it is held.
@@ -52,21 +55,73 @@ struct Rows {
 pub struct InodeTable {
     rows: Mutex<Rows>,
     next: AtomicU64,
+    scribe: Option<Arc<Scribe>>,
+}
+
+/// A row as another process has written it down.
+#[derive(Debug)]
+pub struct LeftRow {
+    /// What it is of.
+    pub inode: Arc<Inode>,
+    /// The directory it is or was in.
+    pub parent: InodeNumber,
+    /// Its name there.
+    pub name: Arc<str>,
+    /// Whether the name leads to it.
+    pub linked: bool,
+    /// Lookups and open handles.
+    pub references: u64,
 }
 
 impl InodeTable {
-    /// A table with the root alone.
+    /// A table with the root alone, written down by `scribe`.
     #[must_use]
-    pub fn new(root: Arc<Inode>) -> Self {
+    pub fn new(root: Arc<Inode>, scribe: Option<&Arc<Scribe>>) -> Self {
         let row = Row { inode: root, parent: ROOT, name: Arc::from(""), linked: true, references: 1, asked: true };
-        let mut rows = Rows::default();
+        let mut rows = Rows { scribe: scribe.cloned(), ..Rows::default() };
         rows.rows.insert(ROOT, row);
-        Self { rows: Mutex::new(rows), next: AtomicU64::new(ROOT.0 + 1) }
+        Self { rows: Mutex::new(rows), next: AtomicU64::new(ROOT.0 + 1), scribe: scribe.cloned() }
+    }
+
+    /// Takes the rows of another process over, and goes on counting at `next`. Those that nothing refers to are left out.
+    pub fn take_over(&self, left: Vec<LeftRow>, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+        let mut rows = self.rows.lock();
+        let numbers: Vec<InodeNumber> = left.iter().map(|row| row.inode.number).collect();
+        let mut places = Vec::new();
+        for LeftRow { inode, parent, name, linked, references } in left {
+            let number = inode.number;
+            if linked {
+                places.push((parent, Arc::clone(&name), number));
+            }
+            rows.rows.insert(number, Row { inode, parent, name, linked, references, asked: true });
+            rows.enqueue(number);
+        }
+        for (parent, name, number) in places {
+            match rows.rows.get_mut(&parent) {
+                Some(row) => {
+                    row.references += 1;
+                    rows.children.entry(parent).or_default().insert(name, number);
+                }
+                None => {
+                    if let Some(row) = rows.rows.get_mut(&number) {
+                        row.linked = false;
+                    }
+                }
+            }
+        }
+        for number in numbers {
+            rows.release(number, 0);
+        }
     }
 
     /// A number that was never used.
     pub fn next_number(&self) -> InodeNumber {
-        InodeNumber(self.next.fetch_add(1, Ordering::Relaxed))
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(scribe) = &self.scribe {
+            scribe.note_number(Counter::Inodes, number);
+        }
+        InodeNumber(number)
     }
 
     /// The inode of `number`, which somebody asks for.
@@ -120,11 +175,28 @@ impl InodeTable {
         children.iter().filter_map(row).collect()
     }
 
+    /// All inodes below `number` that have names.
+    #[must_use]
+    pub fn below(&self, number: InodeNumber) -> Vec<Arc<Inode>> {
+        let rows = self.rows.lock();
+        let (mut found, mut waiting) = (Vec::new(), vec![number]);
+        while let Some(number) = waiting.pop() {
+            for child in rows.children.get(&number).into_iter().flat_map(HashMap::values) {
+                waiting.push(*child);
+                found.extend(rows.rows.get(child).map(|row| Arc::clone(&row.inode)));
+            }
+        }
+        found
+    }
+
     /// Puts `inode` under (`parent`, `name`) with one reference, unless another is there already: then that one gets
     /// the reference and is returned. Returns `None` when the parent is gone.
     pub fn link(&self, parent: InodeNumber, name: &str, inode: Arc<Inode>) -> Option<Arc<Inode>> {
         let mut rows = self.rows.lock();
         if let Some(&there) = rows.children.get(&parent).and_then(|children| children.get(name)) {
+            if let Some(scribe) = rows.scribe.as_ref().filter(|_| there != inode.number) {
+                scribe.forget_inode(inode.number);
+            }
             let row = rows.rows.get_mut(&there)?;
             row.references += 1;
             return Some(Arc::clone(&row.inode));
@@ -132,6 +204,7 @@ impl InodeTable {
         rows.rows.get_mut(&parent)?.references += 1;
         let name: Arc<str> = Arc::from(name);
         rows.children.entry(parent).or_default().insert(Arc::clone(&name), inode.number);
+        rows.note_name(inode.number, parent, &name, true);
         let row = Row { inode: Arc::clone(&inode), parent, name, linked: true, references: 1, asked: false };
         rows.rows.insert(inode.number, row);
         rows.enqueue(inode.number);
@@ -146,6 +219,7 @@ impl InodeTable {
             return;
         }
         let (parent, name) = (row.parent, Arc::clone(&row.name));
+        rows.note_name(number, parent, &name, false);
         rows.forget_child(parent, &name);
         rows.release(parent, 1);
         rows.release(number, 0);
@@ -159,6 +233,7 @@ impl InodeTable {
         let was_linked = std::mem::replace(&mut row.linked, true);
         let old_parent = std::mem::replace(&mut row.parent, parent);
         let old_name = std::mem::replace(&mut row.name, Arc::clone(&name));
+        rows.note_name(number, parent, &name, true);
         if let Some(row) = rows.rows.get_mut(&parent) {
             row.references += 1;
         }
@@ -238,6 +313,12 @@ impl InodeTable {
 }
 
 impl Rows {
+    fn note_name(&self, number: InodeNumber, parent: InodeNumber, name: &str, linked: bool) {
+        if let Some(scribe) = &self.scribe {
+            scribe.note_name(number, parent, name, linked);
+        }
+    }
+
     /// Puts a new row in turn; when most numbers in turn are of rows that are gone, those leave.
     fn enqueue(&mut self, number: InodeNumber) {
         self.queue.push_back(number);
@@ -281,6 +362,9 @@ impl Rows {
                 return;
             }
             let Some(row) = self.rows.remove(&number) else { return };
+            if let Some(scribe) = &self.scribe {
+                scribe.forget_inode(number);
+            }
             if !row.linked {
                 return;
             }

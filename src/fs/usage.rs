@@ -167,6 +167,12 @@ impl FileSystem {
         self.usage()
     }
 
+    /// The size that the volume was given, if it was.
+    #[must_use]
+    pub fn capacity(&self) -> Option<u64> {
+        self.space.count.lock().capacity
+    }
+
     /// The volume has another size from now on.
     pub fn set_capacity(&self, bytes: u64) {
         self.space.count.lock().capacity = Some(bytes);

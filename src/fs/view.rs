@@ -12,7 +12,11 @@ use std::{
 use crate::sync::Mutex;
 use crate::sync::tokio::sync::Notify;
 
-use super::{by_number::ByNumber, inode::InodeNumber};
+use super::{
+    by_number::ByNumber,
+    inode::InodeNumber,
+    takeover::{Counter, Scribe},
+};
 
 /// How a view shows blobs that do not say it themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +128,8 @@ pub struct View {
     /// Lookup counts that the view's kernel holds.
     lookups: Mutex<ByNumber<InodeNumber, u64>>,
     invalidations: Arc<InvalidationQueue>,
+    /// Writes the lookups down.
+    scribe: Option<Arc<Scribe>>,
 }
 
 impl View {
@@ -144,6 +150,11 @@ impl View {
         self.invalidations.push(Invalidation::Data(number));
     }
 
+    /// Tells its kernel.
+    pub(super) fn tell(&self, invalidation: Invalidation) {
+        self.invalidations.push(invalidation);
+    }
+
     /// What its kernel must be told.
     #[must_use]
     pub fn invalidations(&self) -> Arc<InvalidationQueue> {
@@ -159,7 +170,12 @@ impl View {
 
     /// Counts one more lookup of `number`.
     pub(super) fn count_lookup(&self, number: InodeNumber) {
-        *self.lookups.lock().entry(number).or_default() += 1;
+        let mut lookups = self.lookups.lock();
+        let count = lookups.entry(number).or_default();
+        *count += 1;
+        if let Some(scribe) = &self.scribe {
+            scribe.note_lookups(self.id, number, *count);
+        }
     }
 
     /// Takes back up to `count` lookups; returns how many there were to take.
@@ -168,6 +184,9 @@ impl View {
         let Some(held) = lookups.get_mut(&number) else { return 0 };
         let taken = count.min(*held);
         *held -= taken;
+        if let Some(scribe) = &self.scribe {
+            scribe.note_lookups(self.id, number, *held);
+        }
         if *held == 0 {
             lookups.remove(&number);
         }
@@ -176,7 +195,11 @@ impl View {
 
     /// Takes back all lookups: the kernel's session is over.
     pub(super) fn forget_all(&self) -> Vec<(InodeNumber, u64)> {
-        std::mem::take(&mut *self.lookups.lock()).into_iter().collect()
+        let mut lookups = self.lookups.lock();
+        if let Some(scribe) = &self.scribe {
+            lookups.keys().for_each(|number| scribe.note_lookups(self.id, *number, 0));
+        }
+        std::mem::take(&mut *lookups).into_iter().collect()
     }
 }
 
@@ -188,14 +211,40 @@ pub struct Views {
 }
 
 impl Views {
-    /// Opens a view.
-    pub fn add(&self, settings: ViewSettings) -> Arc<View> {
-        let view = Arc::new(View {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            settings,
-            lookups: Mutex::default(),
-            invalidations: Arc::default(),
-        });
+    /// Opens a view, whose lookups `scribe` writes down.
+    pub fn add(&self, settings: ViewSettings, scribe: Option<&Arc<Scribe>>) -> Arc<View> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(scribe) = scribe {
+            scribe.note_number(Counter::Views, id);
+        }
+        self.add_as(id, settings, ByNumber::default(), scribe)
+    }
+
+    /// Goes on with the view `id` of another process, whose kernel has these lookups.
+    pub(super) fn take_over(
+        &self,
+        id: u64,
+        settings: ViewSettings,
+        lookups: ByNumber<InodeNumber, u64>,
+        scribe: Option<&Arc<Scribe>>,
+    ) -> Arc<View> {
+        self.add_as(id, settings, lookups, scribe)
+    }
+
+    /// New views have numbers from `next` on.
+    pub(super) fn count_from(&self, next: u64) {
+        self.next.fetch_max(next, Ordering::Relaxed);
+    }
+
+    fn add_as(
+        &self,
+        id: u64,
+        settings: ViewSettings,
+        lookups: ByNumber<InodeNumber, u64>,
+        scribe: Option<&Arc<Scribe>>,
+    ) -> Arc<View> {
+        let (lookups, invalidations) = (Mutex::new(lookups), Arc::default());
+        let view = Arc::new(View { id, settings, lookups, invalidations, scribe: scribe.cloned() });
         self.views.lock().push(Arc::clone(&view));
         view
     }
@@ -236,4 +285,7 @@ pub struct Caller {
     pub gid: u32,
     /// Thread that made the system call (0: none, such as the kernel's own read-ahead).
     pub pid: u32,
+    /// The kernel's number for the request; 0 where it is no kernel's. Marked where it was sent before
+    /// ([`super::RESENT`]).
+    pub request: u64,
 }

@@ -13,14 +13,16 @@ use super::{
     commit::check_change,
     handle::FileHandle,
     inode::{Fate, Inode},
-    overlay::{Overlay, WriteRefused},
+    overlay::{LayerId, Overlay, WRITTEN_BYTES_MAX, WriteRefused},
     spool::SpoolFile,
+    takeover::RESENT,
     usage::Space,
 };
 use crate::cache::{Buffer, Class, Pool};
 
 /// Largest file: 50,000 blocks of the largest block that we stage (see `stage`), and below the service's 190.7 TiB.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 40;
+const _: () = assert!(FILE_BYTES_MAX <= WRITTEN_BYTES_MAX, "every buffer has a row");
 /// Memory that one spill gives up: enough that the next writes do not spill again, little enough to copy in the time of
 /// a request (2 ms at 4 GiB/s).
 const SPILL_BYTES: u64 = 8 << 20;
@@ -50,16 +52,17 @@ pub struct WriteMode {
 pub(super) enum Place {
     /// To this offset.
     At(u64),
-    /// To the end of the file, decided when the bytes land: two appends at once never overlap.
-    End,
+    /// To the end of the file, decided when the bytes land: two appends at once never overlap. With the view that asked, and
+    /// the number of its request: one that is sent again must not land again.
+    End(u64, u64),
     /// To this offset, as far as the file reaches when the bytes land.
     Inside(u64),
 }
 
 impl Place {
-    fn of(mode: WriteMode, offset: u64) -> Self {
+    fn of(caller: &Caller, mode: WriteMode, offset: u64) -> Self {
         match mode {
-            WriteMode { append: true, .. } => Self::End,
+            WriteMode { append: true, .. } => Self::End(caller.view.id(), caller.request),
             WriteMode { page: true, .. } => Self::Inside(offset),
             _ => Self::At(offset),
         }
@@ -70,18 +73,10 @@ impl Place {
         let behind = |start: u64| start.saturating_add(length as u64);
         match self {
             Self::At(offset) => offset..behind(offset),
-            Self::End => size..behind(size),
+            Self::End(..) => size..behind(size),
             Self::Inside(offset) => offset.min(size)..behind(offset).min(size),
         }
     }
-}
-
-/// The outcome of a call on `handle` that may have committed on its way: a failure that it returns is told by that.
-pub(super) fn told<T>(handle: &FileHandle, outcome: Result<T>) -> Result<T> {
-    if outcome.is_err() {
-        handle.heard.store(handle.inode.state.lock().errors.sequence(), Ordering::Relaxed);
-    }
-    outcome
 }
 
 /// EFBIG for a file that would end at `end`.
@@ -104,6 +99,13 @@ fn land(
     buffers: &mut BTreeMap<u64, Buffer>,
 ) -> Result<(Range<u64>, std::result::Result<(), WriteRefused>)> {
     let mut state = inode.state.lock();
+    if let Place::End(view, request) = place
+        && request & RESENT != 0
+        && state.last_append == Some((view, request & !RESENT))
+    {
+        let end = state.size();
+        return Ok((end.saturating_sub(data.len() as u64)..end, Ok(())));
+    }
     let range = place.range(state.size(), data.len());
     check_size(range.end)?;
     let landing = &data[..data.len().min((range.end - range.start) as usize)];
@@ -114,13 +116,27 @@ fn land(
     let counted = space.reach(&state, range.end)?;
     let outcome = state.overlay_mut().write(range.start, landing, buffers);
     match outcome {
-        Ok(()) => state.touch(),
+        Ok(()) => {
+            state.touch();
+            if let Place::End(view, request) = place {
+                state.last_append = Some((view, request & !RESENT));
+            }
+        }
         Err(_) => space.give_back(counted),
     }
     Ok((range, outcome))
 }
 
 impl FileSystem {
+    /// The outcome of a call on `handle` that may have committed on its way: a failure that it returns is told by that.
+    pub(super) fn told<T>(&self, handle: &FileHandle, outcome: Result<T>) -> Result<T> {
+        if outcome.is_err() {
+            handle.heard.store(handle.inode.state.lock().errors.sequence(), Ordering::Relaxed);
+            self.handles.note_heard(handle);
+        }
+        outcome
+    }
+
     /// write(2): all of `data` at `offset` (at the end, for a handle in append mode).
     ///
     /// # Errors
@@ -156,8 +172,8 @@ impl FileSystem {
             return Ok(count);
         }
         self.count_before_growing().await;
-        let landed = self.note_refused(self.write_layer(inode, Place::of(mode, offset), data).await);
-        let range = told(&handle, landed)?;
+        let landed = self.note_refused(self.write_layer(inode, Place::of(caller, mode, offset), data).await);
+        let range = self.told(&handle, landed)?;
         self.note_written(caller, inode, offset, &range, mode);
         if mode.synchronous {
             self.commit_for(&handle).await?;
@@ -181,7 +197,7 @@ impl FileSystem {
         let count = u32::try_from(data.len()).ok()?;
         self.check_writable(caller).ok()?;
         let handle = self.handles.file(handle).ok()?;
-        let range = self.try_write_layer(&handle.inode, Place::of(mode, offset), data)?;
+        let range = self.try_write_layer(&handle.inode, Place::of(caller, mode, offset), data)?;
         self.note_written(caller, &handle.inode, offset, &range, mode);
         Some(count)
     }
@@ -219,7 +235,7 @@ impl FileSystem {
             let wanted = inode.state.lock().overlay_mut().buffers_wanted(&range);
             for (index, length) in wanted {
                 let length = Pool::capacity(usize::try_from(length).ok()?);
-                buffers.insert(index, self.pool().try_dirty_buffer(&self.dirty_share, length)?);
+                buffers.insert(index, self.pool().try_dirty_buffer(self.vault.as_ref(), &self.dirty_share, length)?);
             }
         }
         None
@@ -268,13 +284,13 @@ impl FileSystem {
         let length = Pool::capacity(usize::try_from(length).unwrap_or(usize::MAX));
         let ends = Instant::now() + self.store.limits().commits;
         loop {
-            if let Some(buffer) = self.pool().try_dirty_buffer(&self.dirty_share, length) {
+            if let Some(buffer) = self.pool().try_dirty_buffer(self.vault.as_ref(), &self.dirty_share, length) {
                 return Ok(buffer);
             }
             if self.make_room(inode).await? {
                 continue;
             }
-            let wait = self.pool().dirty_buffer(&self.dirty_share, length);
+            let wait = self.pool().dirty_buffer(self.vault.as_ref(), &self.dirty_share, length);
             if let Ok(buffer) = crate::sync::tokio::time::timeout(MEMORY_LOOK, wait).await {
                 return Ok(buffer);
             }
@@ -379,6 +395,9 @@ impl FileSystem {
                 Some(overlay) => overlay.spool(|| SpoolFile::create(directory))?,
                 None => return Ok(None),
             };
+            if let (Some(scribe), Some(layer)) = (&self.scribe, self.layer_of(inode)) {
+                scribe.hold_spool(layer, &spool)?;
+            }
             let _turn = spool.turn();
             let chosen = inode.state.lock().overlay.as_ref().map(|overlay| overlay.spillable(SPILL_BYTES, only_sent));
             let Some(chosen) = chosen else { return Ok(None) };
@@ -388,6 +407,10 @@ impl FileSystem {
         kept().inspect_err(|error| {
             tracing::warn!("the spool in {} takes no more: {error}", directory.display());
         })
+    }
+
+    fn layer_of(&self, inode: &Inode) -> Option<LayerId> {
+        inode.state.lock().overlay.as_ref().and_then(Overlay::id)
     }
 
     /// Takes memory from the file that holds the most, when it is not this one: its writer may be asleep. What cannot be

@@ -11,6 +11,7 @@ pub use format::MetadataChanges;
 use super::{
     Caller, Error, FileSystem, InodeNumber, ROOT, Result,
     inode::{Inode, State},
+    takeover::Begun,
 };
 use crate::blob::{Condition, Metadata};
 
@@ -84,11 +85,31 @@ impl FileSystem {
         value: &[u8],
         mode: SetXattr,
     ) -> Result<()> {
+        let begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            return outcome.map(drop);
+        }
+        self.note_removing(&begun);
+        let set = self.set_own_xattr(caller, number, (name, value), mode, &begun).await;
+        self.end(begun, &set, |()| (0, 0));
+        set
+    }
+
+    async fn set_own_xattr(
+        self: &Arc<Self>,
+        caller: &Caller,
+        number: InodeNumber,
+        (name, value): (&[u8], &[u8]),
+        mode: SetXattr,
+        begun: &Begun,
+    ) -> Result<()> {
         let (name, inode) = self.own_xattr(caller, number, name).await?;
         let was_dirty = inode.state.lock().is_dirty();
         {
             let mut state = inode.state.lock();
             match (mode, format::get(&state.metadata(), name)) {
+                // The process before has set it.
+                (SetXattr::Create, Some(there)) if begun.is_repeated() && there == value => {}
                 (SetXattr::Create, Some(_)) => return Err(Error::new(libc::EEXIST, "the attribute is there already")),
                 (SetXattr::Replace, None) => return Err(no_such_attribute(name)),
                 _ => {}
@@ -106,6 +127,24 @@ impl FileSystem {
     /// # Errors
     /// ENODATA where there is no such attribute; otherwise as [`Self::set_xattr`].
     pub async fn remove_xattr(self: &Arc<Self>, caller: &Caller, number: InodeNumber, name: &[u8]) -> Result<()> {
+        let begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            return outcome.map(drop);
+        }
+        self.note_removing(&begun);
+        let removed = match self.remove_own_xattr(caller, number, name).await {
+            // The process before has removed it; what is left is to save that.
+            Err(error) if error.errno == libc::ENODATA && begun.is_repeated() => {
+                let inode = self.current(number).await?;
+                self.save_attributes(caller, &inode, false).await
+            }
+            removed => removed,
+        };
+        self.end(begun, &removed, |()| (0, 0));
+        removed
+    }
+
+    async fn remove_own_xattr(self: &Arc<Self>, caller: &Caller, number: InodeNumber, name: &[u8]) -> Result<()> {
         let (name, inode) = self.own_xattr(caller, number, name).await?;
         let was_dirty = inode.state.lock().is_dirty();
         {

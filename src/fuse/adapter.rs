@@ -354,10 +354,10 @@ impl Filesystem for Adapter {
         self.dispatch.spawn(Operation::Fsync, reply, work, answer_done);
     }
 
-    fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let (fs, open, copies) = (Arc::clone(&self.fs), Arc::clone(&self.open), Arc::clone(&self.copies));
+    fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let ((fs, caller), open, copies) = (self.context(request), Arc::clone(&self.open), Arc::clone(&self.copies));
         let work = async move {
-            let handle = fs.open_directory(number(inode))?;
+            let handle = fs.open_directory(&caller.view, number(inode))?;
             Ok((handle, fs.stamp_of_names(handle)))
         };
         self.dispatch.start(Operation::Opendir, reply, work, move |reply, (handle, stamp)| {

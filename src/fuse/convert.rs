@@ -26,7 +26,8 @@ const IO_BYTES: u32 = 128 << 10;
 const STAT_BLOCK_BYTES: u64 = 512;
 
 pub(super) fn caller(view: &Arc<View>, request: &Request) -> Caller {
-    Caller { view: Arc::clone(view), uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    let (uid, gid, pid) = (request.uid(), request.gid(), request.pid());
+    Caller { view: Arc::clone(view), uid, gid, pid, request: request.unique().0 }
 }
 
 pub(super) fn number(inode: INodeNo) -> InodeNumber {

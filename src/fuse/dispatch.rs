@@ -17,7 +17,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
     fs::{self, Meter, Operation},
-    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
+    sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// A reply that can say no.
@@ -57,6 +57,24 @@ pub(super) struct Dispatch {
     runtime: Handle,
     in_flight: Arc<InFlight>,
     meter: Arc<Meter>,
+    gate: Arc<Gate>,
+}
+
+/// Closed, nothing new is begun: whoever brought it waits, for ever. The process is about to end, and the kernel sends it
+/// again to the next one.
+#[derive(Debug, Default)]
+pub(super) struct Gate(AtomicBool);
+
+impl Gate {
+    pub(super) fn close(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn pass(&self) {
+        while self.0.load(Ordering::Acquire) {
+            std::thread::park();
+        }
+    }
 }
 
 /// Operations that have not been answered, and those that ended badly.
@@ -135,8 +153,8 @@ impl Drop for Ticket {
 type Outcome<T> = Result<fs::Result<T>, Box<dyn Any + Send>>;
 
 impl Dispatch {
-    pub(super) fn new(runtime: Handle, in_flight: Arc<InFlight>, meter: Arc<Meter>) -> Self {
-        Self { runtime, in_flight, meter }
+    pub(super) fn new(runtime: Handle, in_flight: Arc<InFlight>, meter: Arc<Meter>, gate: Arc<Gate>) -> Self {
+        Self { runtime, in_flight, meter, gate }
     }
 
     fn ticket(&self, operation: Operation) -> Ticket {
@@ -161,6 +179,7 @@ impl Dispatch {
     ) {
         #[cfg(test)]
         self.in_flight.note_asked(operation);
+        self.gate.pass();
         let ticket = self.ticket(operation);
         let mut work = AssertUnwindSafe(work).catch_unwind().boxed();
         let within_runtime = self.runtime.enter();
@@ -179,12 +198,17 @@ impl Dispatch {
 
     /// Runs what never waits and answers nothing, or answers itself; it is told when it began.
     pub(super) fn now(&self, operation: Operation, work: impl FnOnce(Instant)) {
+        // The kernel does not send a FORGET again.
+        if operation != Operation::Forget {
+            self.gate.pass();
+        }
         let began = Instant::now();
         self.in_flight.guard(operation, || work(began));
     }
 
     /// What `work` has at once, on this thread. `None` also when it panicked: whoever then goes the long way answers.
     pub(super) fn attempt<T>(&self, operation: Operation, work: impl FnOnce() -> Option<T>) -> Option<T> {
+        self.gate.pass();
         let (began, mut found) = (Instant::now(), None);
         self.in_flight.guard(operation, || found = work());
         if found.is_some() {
@@ -201,6 +225,7 @@ impl Dispatch {
         work: impl Future<Output = fs::Result<T>> + Send + 'static,
         answer: impl FnOnce(R, T) + Send + 'static,
     ) {
+        self.gate.pass();
         let ticket = self.ticket(operation);
         self.runtime.spawn(async move {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
@@ -269,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_needs_nobody_is_answered_before_start_returns() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
         let told = Arc::default();
         dispatch.start(Operation::Read, Recorder(Arc::clone(&told)), async { Ok(7) }, Recorder::accept);
         assert_eq!(*told.lock(), Some(Ok(7)));
@@ -277,7 +302,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_must_wait_is_answered_later_and_counts_until_then() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
         let (told, gate) = (Arc::default(), Arc::new(Notify::new()));
         let wait = Arc::clone(&gate);
         let work = async move {
@@ -293,7 +318,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_eio_and_counted() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
         let told = [Arc::default(), Arc::default()];
         let broken = || async { if true { panic!("broken") } else { Ok(1) } };
         dispatch.start(Operation::Read, Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);

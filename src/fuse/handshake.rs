@@ -32,6 +32,12 @@ mod at {
     pub(super) const AGREED_FLAGS2: usize = 16 + 32;
 }
 
+/// In `flags2` of `fuse_init_in`: the kernel can send again what was not answered (FUSE_HAS_RESEND, Linux 6.9).
+const HAS_RESEND: u64 = 1 << 39;
+
+/// FUSE_DEV_IOC_CLONE: `_IOR(229, 0, uint32_t)` of include/uapi/linux/fuse.h.
+const CLONE: libc::c_ulong = 0x8004_e500;
+
 /// A message that asks the kernel to send again what the server before had read and not answered (`fuse_out_header` with
 /// FUSE_NOTIFY_RESEND, Linux 6.9).
 const RESEND: [u8; 16] = [16, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -51,6 +57,13 @@ impl Agreement {
         let low = number(&self.answered, at::AGREED_FLAGS)?;
         let high = number(&self.answered, at::AGREED_FLAGS2)?;
         Some(u64::from(low) | u64::from(high) << 32)
+    }
+
+    /// Whether the kernel can be asked to send again what a server has read and not answered.
+    #[must_use]
+    pub fn can_resend(&self) -> bool {
+        let high = number(&self.asked, at::ASKED_FLAGS + 4).unwrap_or(0);
+        u64::from(high) << 32 & HAS_RESEND != 0
     }
 
     /// What the kernel asked, offering only what was agreed on.
@@ -110,6 +123,20 @@ pub fn resume<F: Filesystem>(
     }
     put(device, &session)?;
     Ok(session)
+}
+
+/// Has `session` read from a descriptor of its own, beside `device`, of which others have duplicates. What it has read is then
+/// answered with an error as soon as it is gone, where nobody could have it sent again.
+///
+/// # Errors
+/// What the kernel says.
+pub fn serve_beside<F: Filesystem>(session: &Session<F>, device: BorrowedFd<'_>) -> io::Result<()> {
+    let beside: OwnedFd = std::fs::File::options().read(true).write(true).open("/dev/fuse")?.into();
+    let mut number = u32::try_from(device.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: the request reads one number from where it points to.
+    let cloned = unsafe { libc::ioctl(beside.as_raw_fd(), CLONE, &raw mut number) };
+    Errno::result(cloned)?;
+    put(&beside, session)
 }
 
 /// Asks the kernel to send again what a server before this one left unanswered.

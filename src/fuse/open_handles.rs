@@ -27,6 +27,12 @@ struct State {
 }
 
 impl OpenHandles {
+    /// What a kernel had open when another process served it.
+    pub(super) fn of((files, directories): (Vec<HandleId>, Vec<HandleId>)) -> Self {
+        let state = State { files: files.into_iter().collect(), directories: directories.into_iter().collect() };
+        Self { state: Mutex::new(state) }
+    }
+
     pub(super) fn add_file(&self, handle: HandleId) {
         self.state.lock().files.insert(handle);
     }

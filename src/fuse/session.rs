@@ -7,6 +7,7 @@
 //! before and after, whatever the kernel still told us.
 
 use std::{
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -25,10 +26,11 @@ use super::{
     Error,
     adapter::Adapter,
     connection::Connection,
-    dispatch::{Dispatch, InFlight},
-    handshake, mount,
+    dispatch::{Dispatch, Gate, InFlight},
+    handshake::{self, Agreement},
+    mount,
     name_copies::NameCopies,
-    notifier,
+    notifier::{self, Tell, Voice},
     open_handles::OpenHandles,
     passthrough::Passthrough,
 };
@@ -63,6 +65,34 @@ pub struct SessionOptions {
     pub threads: usize,
     /// INIT features (bits of FUSE's `flags | flags2 << 32`) that are not used although the kernel has them. For tests.
     pub masked_features: u64,
+    /// What a server before this one has read and not answered is not sent again, although the kernel could.
+    pub no_resend: bool,
+    /// Tells the kernel for a mount that is to outlive this process.
+    pub teller: Option<Arc<dyn Tell>>,
+}
+
+/// What must be known of a mount to go on with it: all but what the volume itself has written down.
+#[derive(Debug)]
+pub struct Connected {
+    /// The kernel's end.
+    pub device: OwnedFd,
+    /// What was agreed on.
+    pub agreement: Agreement,
+    /// The number of the view.
+    pub view: u64,
+    /// Where it is mounted, as the kernel names it.
+    pub mount_point: PathBuf,
+}
+
+/// Is given a mount before it is served, so that it outlives this process.
+pub type Keep = Box<dyn FnOnce(&Connected) -> std::io::Result<()> + Send>;
+
+/// Where a mount comes from.
+enum Origin {
+    /// It is made.
+    New(Option<Keep>),
+    /// Another process has made it.
+    Left(Connected),
 }
 
 impl Default for SessionOptions {
@@ -75,6 +105,8 @@ impl Default for SessionOptions {
             no_atime: false,
             threads: THREADS_DEFAULT,
             masked_features: 0,
+            no_resend: false,
+            teller: None,
         }
     }
 }
@@ -98,6 +130,9 @@ pub struct Session {
     in_flight: Arc<InFlight>,
     open: Arc<OpenHandles>,
     passthrough: Arc<Passthrough>,
+    gate: Arc<Gate>,
+    /// Whether the kernel sends again what we leave unanswered.
+    can_resend: bool,
     /// The mount point is not ours to detach any more.
     disowned: AtomicBool,
     /// Nobody waits for what is saved after the end any more.
@@ -117,9 +152,49 @@ impl Session {
         options: SessionOptions,
     ) -> Result<Self, Error> {
         let view = fs.add_view(view);
+        Box::pin(Self::start(fs, view, mount_point, options, Origin::New(None))).await
+    }
+
+    /// As [`Self::mount`], and `keep` is given what the next process needs to go on, before anything is served.
+    ///
+    /// # Errors
+    /// [`Error`], without a mount left behind; [`Error::Handshake`] with what `keep` says.
+    pub async fn mount_kept(
+        fs: Arc<FileSystem>,
+        view: ViewSettings,
+        mount_point: &Path,
+        options: SessionOptions,
+        keep: Keep,
+    ) -> Result<Self, Error> {
+        let view = fs.add_view(view);
+        Box::pin(Self::start(fs, view, mount_point, options, Origin::New(Some(keep)))).await
+    }
+
+    /// Goes on with a mount of another process; `fs` has taken over what that has written down.
+    ///
+    /// # Errors
+    /// [`Error::Handshake`]: this version cannot serve what was agreed on. The mount is as it was.
+    pub async fn take_over(
+        fs: Arc<FileSystem>,
+        view: ViewSettings,
+        options: SessionOptions,
+        connected: Connected,
+    ) -> Result<Self, Error> {
+        let view = fs.take_over_view(connected.view, view.clone()).unwrap_or_else(|| fs.add_view(view));
+        let mount_point = connected.mount_point.clone();
+        Box::pin(Self::start(fs, view, &mount_point, options, Origin::Left(connected))).await
+    }
+
+    async fn start(
+        fs: Arc<FileSystem>,
+        view: Arc<View>,
+        mount_point: &Path,
+        options: SessionOptions,
+        origin: Origin,
+    ) -> Result<Self, Error> {
         let mounted = tokio::task::spawn_blocking({
             let (fs, view, path) = (Arc::clone(&fs), Arc::clone(&view), mount_point.to_owned());
-            move || start(fs, view, &path, &options)
+            move || start(fs, view, &path, &options, origin)
         });
         match mounted.await {
             Ok(Ok(session)) => Ok(session),
@@ -131,6 +206,19 @@ impl Session {
                 fs.remove_view(&view);
                 Err(Error::Handshake(mount_point.to_owned(), std::io::Error::other(join)))
             }
+        }
+    }
+
+    /// Comes to a point where another process can go on, and leaves the mount: at once, or when `patience` is over. What the
+    /// kernel sends meanwhile waits for that process, where it can be sent again, and is answered here otherwise. The
+    /// process must end next, without dropping what is under way: a reply that is dropped is an I/O error.
+    pub async fn hand_over(&self, patience: Duration) {
+        self.disown();
+        if self.can_resend {
+            self.gate.close();
+        }
+        if tokio::time::timeout(patience, self.in_flight.idle()).await.is_err() {
+            tracing::info!(mount = %self.mount_point.display(), "left with operations under way");
         }
     }
 
@@ -291,49 +379,144 @@ impl Drop for Session {
 }
 
 /// Mounts, shakes hands and starts the threads. Blocks for as long as the kernel takes.
-fn start(fs: Arc<FileSystem>, view: Arc<View>, path: &Path, options: &SessionOptions) -> Result<Session, Error> {
-    let mount_point = mount::check_mount_point(path)?;
-    let device = mount::mount_at(&mount_point, options)?;
+fn start(
+    fs: Arc<FileSystem>,
+    view: Arc<View>,
+    path: &Path,
+    options: &SessionOptions,
+    origin: Origin,
+) -> Result<Session, Error> {
+    let (mount_point, device) = place(&origin, path, options)?;
+    let is_new_mount = device.is_some();
+    // What the kernel has of the node's files could not be counted by the next process.
+    let is_kept = !matches!(origin, Origin::New(None));
+    let masked_features = options.masked_features | if is_kept { InitFlags::FUSE_PASSTHROUGH.bits() } else { 0 };
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
-    let (open, passthrough) = (Arc::new(OpenHandles::default()), Arc::new(Passthrough::default()));
+    let open = Arc::new(OpenHandles::of(fs.handles_of(&view)));
+    let (passthrough, gate) = (Arc::new(Passthrough::default()), Arc::new(Gate::default()));
     // FOPEN_CACHE_DIR and this came with one version of the protocol.
-    let is_new = options.masked_features & InitFlags::FUSE_CACHE_SYMLINKS.bits() == 0;
+    let is_new = masked_features & InitFlags::FUSE_CACHE_SYMLINKS.bits() == 0;
     let copies = Arc::new(NameCopies::new(Arc::clone(&view), runtime.clone(), is_new));
     let adapter = Adapter {
         fs: Arc::clone(&fs),
         view: Arc::clone(&view),
-        dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight), Arc::clone(fs.meter())),
+        dispatch: Dispatch::new(runtime.clone(), Arc::clone(&in_flight), Arc::clone(fs.meter()), Arc::clone(&gate)),
         open: Arc::clone(&open),
         passthrough: Arc::clone(&passthrough),
         copies: Arc::clone(&copies),
-        masked_features: options.masked_features,
+        masked_features,
         access_times: !options.no_atime,
     };
     let mut config = Config::default();
     config.n_threads = Some(options.threads.max(1));
     let undo = |source| {
-        let _ = mount::unmount(&mount_point, true);
+        if is_new_mount {
+            let _ = mount::unmount(&mount_point, true);
+        }
         Error::Handshake(mount_point.clone(), source)
     };
-    let (served, _) = handshake::shake(adapter, &device, config).map_err(undo)?;
+    let (served, connected) = greet(adapter, config, &mount_point, device, origin, view.id()).map_err(undo)?;
+    let can_resend = is_kept && connected.agreement.can_resend() && !options.no_resend;
+    if is_kept {
+        settle_requests(&served, &connected, can_resend, is_new_mount).map_err(undo)?;
+    }
     let connection = tune(&mount_point);
-    let notifier = runtime.spawn(notifier::notify(view.invalidations(), served.notifier(), copies));
+    let voice = match (&options.teller, connected.device.try_clone()) {
+        (Some(teller), Ok(device)) if is_kept => Voice::Other(Arc::new(device), Arc::clone(teller)),
+        _ => Voice::Own(served.notifier()),
+    };
+    let notifier = runtime.spawn(notifier::notify(view.invalidations(), voice, copies));
     let (phase_out, phase) = watch::channel(Phase::Serving);
+    let ended = serve(served, &mount_point).map_err(undo)?;
+    let disowned = AtomicBool::new(false);
+    let (hurried, hurry) = watch::channel(false);
+    let session = Session {
+        mount_point,
+        fs,
+        view,
+        connection,
+        phase,
+        in_flight,
+        open,
+        passthrough,
+        gate,
+        can_resend,
+        disowned,
+        hurried,
+    };
+    runtime.spawn(close(session.ending(notifier, hurry), ended, phase_out));
+    Ok(session)
+}
+
+/// Where the mount is; a new one is made.
+fn place(origin: &Origin, path: &Path, options: &SessionOptions) -> Result<(PathBuf, Option<OwnedFd>), Error> {
+    match origin {
+        Origin::New(_) => {
+            let mount_point = mount::check_mount_point(path)?;
+            let device = mount::mount_at(&mount_point, options)?;
+            Ok((mount_point, Some(device)))
+        }
+        // Not looked at: a stat(2) there would wait for us.
+        Origin::Left(connected) => Ok((connected.mount_point.clone(), None)),
+    }
+}
+
+/// Decides what becomes of requests that a server has read and not answered: of the one before, and of this one.
+fn settle_requests(
+    served: &fuser::Session<Adapter>,
+    connected: &Connected,
+    can_resend: bool,
+    is_new_mount: bool,
+) -> std::io::Result<()> {
+    if !can_resend {
+        return handshake::serve_beside(served, connected.device.as_fd());
+    }
+    // Before anything is read here, which would be sent once more as well.
+    if !is_new_mount && let Err(error) = handshake::resend(connected.device.as_fd()) {
+        let mount = connected.mount_point.display();
+        tracing::warn!(%mount, %error, "what was under way cannot be sent again: it waits");
+    }
+    Ok(())
+}
+
+/// A server that the kernel has agreed with, now or when another process made the mount; a new one is given away to be kept.
+fn greet(
+    adapter: Adapter,
+    config: Config,
+    mount_point: &Path,
+    device: Option<OwnedFd>,
+    origin: Origin,
+    view: u64,
+) -> std::io::Result<(fuser::Session<Adapter>, Connected)> {
+    match (origin, device) {
+        (Origin::Left(connected), _) => {
+            let served = handshake::resume(adapter, &connected.device, config, &connected.agreement)?;
+            Ok((served, connected))
+        }
+        (Origin::New(keep), Some(device)) => {
+            let (served, agreement) = handshake::shake(adapter, &device, config)?;
+            let connected = Connected { device, agreement, view, mount_point: mount_point.to_owned() };
+            if let Some(keep) = keep {
+                keep(&connected)?;
+            }
+            Ok((served, connected))
+        }
+        (Origin::New(_), None) => Err(std::io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Starts the threads; what is returned says when they have ended.
+fn serve(served: fuser::Session<Adapter>, mount_point: &Path) -> std::io::Result<tokio::sync::oneshot::Receiver<()>> {
     let (ended_out, ended) = tokio::sync::oneshot::channel();
-    let shown = mount_point.clone();
-    let thread = thread::Builder::new().name("fuse".to_owned()).spawn(move || {
+    let shown = mount_point.to_owned();
+    thread::Builder::new().name("fuse".to_owned()).spawn(move || {
         if let Err(error) = served.run() {
             tracing::warn!(mount = %shown.display(), %error, "the FUSE session ended with an error");
         }
         let _ = ended_out.send(());
-    });
-    thread.map_err(undo)?;
-    let disowned = AtomicBool::new(false);
-    let (hurried, hurry) = watch::channel(false);
-    let session = Session { mount_point, fs, view, connection, phase, in_flight, open, passthrough, disowned, hurried };
-    runtime.spawn(close(session.ending(notifier, hurry), ended, phase_out));
-    Ok(session)
+    })?;
+    Ok(ended)
 }
 
 fn tune(mount_point: &Path) -> Option<Connection> {

@@ -60,7 +60,7 @@ async fn nothing_outlives_twice_its_deadline_when_the_service_is_silent() {
     let volume = service.volume_with(settings()).await;
     let number = async |name: &str| volume.lookup(name).await.unwrap().attr.number;
     let (read, joined) = (volume.open("read", READ).await.unwrap(), volume.open("joined", READ).await.unwrap());
-    let listed = volume.fs.open_directory(number("listed").await).unwrap();
+    let listed = volume.fs.open_directory(&volume.caller.view, number("listed").await).unwrap();
     let (moded, opened) = (number("moded").await, number("opened").await);
     let (_, written) = volume.create("written", CREATE).await.unwrap();
     let others = [volume.open("written", CREATE).await.unwrap(), volume.open("written", CREATE).await.unwrap()];

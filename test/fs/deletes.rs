@@ -91,7 +91,7 @@ async fn a_removed_name_is_gone_for_all_views_while_its_delete_is_under_way() {
     let service = Service::start();
     let (volume, directory) = filled(&service, 20).await;
     let other = volume.second_view();
-    let reader = volume.fs.open_directory(directory).unwrap();
+    let reader = volume.fs.open_directory(&volume.caller.view, directory).unwrap();
     volume.fs.read_directory(reader, 0, 5).await.unwrap();
     hold(&service);
     for index in 0..10 {

@@ -47,7 +47,7 @@ async fn read_on(volume: &Volume, handle: HandleId, mut offset: u64, most: usize
 
 async fn directory(volume: &Volume, name: &str) -> (InodeNumber, HandleId) {
     let number = volume.lookup(name).await.unwrap().attr.number;
-    (number, volume.fs.open_directory(number).unwrap())
+    (number, volume.fs.open_directory(&volume.caller.view, number).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

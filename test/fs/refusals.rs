@@ -48,7 +48,7 @@ async fn every_operation(service: &Service, volume: &Volume, rule: FaultRule) ->
     let number = async |name: &str| volume.lookup(name).await.unwrap().attr.number;
     let (reader, writer) = (volume.open("read", READ).await.unwrap(), volume.open("written", CREATE).await.unwrap());
     let (moded, cut, opened) = (number("moded").await, number("cut").await, number("opened").await);
-    let listed = volume.fs.open_directory(number("listed").await).unwrap();
+    let listed = volume.fs.open_directory(&volume.caller.view, number("listed").await).unwrap();
     volume.write(writer, 3, b"new").await;
     service.emulator().fault(rule);
     let (fs, caller) = (&volume.fs, &volume.caller);

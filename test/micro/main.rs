@@ -105,7 +105,8 @@ impl Volume {
         let resources = Arc::new(Resources { cache, spool: None, runtime });
         let settings = Settings { consistency: Consistency::Exclusive, metadata_ttl: FOR_EVER, ..Settings::default() };
         let fs = FileSystem::open(Arc::clone(&store), Arc::clone(&resources), settings).await?;
-        let caller = Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: std::process::id() };
+        let caller =
+            Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: std::process::id(), request: 0 };
         Ok(Self { fs, caller, resources, store, emulator })
     }
 
@@ -207,7 +208,7 @@ fn directory(criterion: &mut Criterion, volume: &Volume, names: InodeNumber) -> 
         volume.fs.forget(&volume.caller.view, number, 1);
         Ok(())
     })?;
-    let handle = volume.fs.open_directory(names)?;
+    let handle = volume.fs.open_directory(&volume.caller.view, names)?;
     operation(criterion, "800 names of a directory", 0, |number| {
         // The beginning would be a new listing.
         let offset = 3 + number % (NAMES - LISTING_STEP) as u64;
@@ -243,7 +244,7 @@ fn main() -> Result<()> {
         let volume = Volume::open().await?;
         let file = volume.read_file().await?;
         let names = volume.lookup(ROOT, "names").await?;
-        let handle = volume.fs.open_directory(names)?;
+        let handle = volume.fs.open_directory(&volume.caller.view, names)?;
         let mut offset = 0;
         while let Some(last) = volume.fs.read_directory(handle, offset, LISTING_STEP).await?.last() {
             offset = last.next_offset;

@@ -70,7 +70,8 @@ pub fn resources(memory_bytes: u64, spool: Option<PathBuf>) -> Arc<Resources> {
 
 impl Volume {
     fn over(fs: Arc<FileSystem>) -> Self {
-        let caller = Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: std::process::id() };
+        let caller =
+            Caller { view: fs.add_view(ViewSettings::default()), uid: 0, gid: 0, pid: std::process::id(), request: 0 };
         Self { fs, caller }
     }
 
@@ -176,7 +177,7 @@ impl Volume {
 
     /// The names in a directory, without `.` and `..`, in the order in which they come.
     pub async fn names_in(&self, directory: InodeNumber) -> Vec<String> {
-        let handle = self.fs.open_directory(directory).unwrap();
+        let handle = self.fs.open_directory(&self.caller.view, directory).unwrap();
         let (mut names, mut offset) = (Vec::new(), 0);
         loop {
             let entries = self.fs.read_directory(handle, offset, LISTING_STEP).await.unwrap();

@@ -294,7 +294,7 @@ impl FileSystem {
     /// Moves a record to lost+found, by way of an inode that nobody else knows.
     async fn set_record_aside(self: &Arc<Self>, blob: BlobName, put: &Put, body: &Body, refused: &Error) -> Result<()> {
         let attributes = Attributes::read_from(&put.metadata);
-        let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes);
+        let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes, self.scribe.as_ref());
         inode.state.lock().overlay = Some(Overlay::over(0));
         let mut position = 0;
         for chunk in body.pieces().iter().flat_map(|piece| piece.chunks(WRITE_BYTES)) {

@@ -11,7 +11,7 @@ use super::super::{
     inode::{Base, Inode, State},
     overlay::{Overlay, Segment},
 };
-use crate::blob::{Appended, BlobKind, BlobName, BlobProperties, Condition, ErrorKind};
+use crate::blob::{Appended, BlobKind, BlobName, BlobProperties, Body, Condition, ErrorKind};
 
 /// Bytes of one Append Block: what every service version takes. 50,000 of them are 195 GiB.
 const APPEND_BYTES: u64 = 4 << 20;
@@ -42,6 +42,12 @@ impl FileSystem {
             let base = inode.state.lock().base.clone();
             let Some(base) = base.filter(|_| start < end) else { break };
             let body = self.body_of(layer, None, start..end).await?;
+            if self.scribe.is_some() {
+                let appending = std::mem::replace(&mut inode.state.lock().appending, end - start);
+                if appending > 0 && self.has_appended(inode, name, &base, &body, appending).await? {
+                    continue;
+                }
+            }
             match self.store.append_block(name, body, base.properties.length).await {
                 Ok(appended) => self.note_appended(inode, &base, &appended, end - start),
                 Err(error) if error.kind == ErrorKind::Precondition && races < RACES_MAX => {
@@ -64,6 +70,37 @@ impl FileSystem {
         Ok(())
     }
 
+    /// Whether an Append Block of these bytes, which was not answered, has come to its end: they are where it was to put
+    /// them. Notes it then.
+    async fn has_appended(
+        &self,
+        inode: &Inode,
+        name: &BlobName,
+        base: &Base,
+        body: &Body,
+        appending: u64,
+    ) -> Result<bool> {
+        if body.len() < appending || !self.find_end(inode, name, base).await? {
+            return Ok(false);
+        }
+        let Some(now) = inode.state.lock().base.clone() else { return Ok(false) };
+        let (from, to) = (base.properties.length, base.properties.length + appending);
+        if now.properties.length < to {
+            return Ok(false);
+        }
+        let found = self.cache().read(&now.content, from..to, &self.cache().stream()).await;
+        let found = found.map_err(|error| Error::from_store(format!("cannot check the end of {name}"), error))?;
+        let sent: Vec<u8> =
+            body.pieces().iter().flat_map(|piece| piece.iter().copied()).take(appending as usize).collect();
+        if found.to_vec() != sent {
+            return Ok(false);
+        }
+        let mut state = inode.state.lock();
+        state.appended += appending;
+        state.appending = 0;
+        Ok(true)
+    }
+
     fn note_appended(&self, inode: &Inode, base: &Base, appended: &Appended, bytes: u64) {
         let properties = BlobProperties {
             etag: appended.committed.etag.clone(),
@@ -75,6 +112,7 @@ impl FileSystem {
         let mut state = inode.state.lock();
         state.base = Some(grown);
         state.appended += bytes;
+        state.appending = 0;
         state.checked = Some(Instant::now());
     }
 

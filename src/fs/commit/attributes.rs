@@ -11,6 +11,20 @@ use super::{
 };
 use crate::blob::{BlobName, BlobProperties, Body, Committed, Condition, ErrorKind, Metadata};
 
+/// Requests without an answer that are kept; each took a process with it, or a whole deadline.
+const SETTING_MAX: usize = 8;
+
+/// Keeps what is about to be sent, so that it is known again where the answer does not come.
+fn note_setting(setting: &mut Vec<Metadata>, metadata: &Metadata) {
+    if setting.last() == Some(metadata) {
+        return;
+    }
+    if setting.len() == SETTING_MAX {
+        setting.remove(0);
+    }
+    setting.push(metadata.clone());
+}
+
 impl FileSystem {
     pub(super) async fn commit_attributes(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
         let name = self.blob_name(inode)?;
@@ -21,6 +35,9 @@ impl FileSystem {
                 (state.base.clone(), state.carried())
             };
             let mut options = write_options(inode, base.as_deref(), &carried);
+            if self.scribe.is_some() {
+                note_setting(&mut inode.state.lock().setting, &options.metadata);
+            }
             let result = match &base {
                 Some(_) => self.store.set_metadata(&name, &options.metadata, &options.condition).await,
                 // A directory that was a bare prefix gets its marker now.
@@ -87,6 +104,7 @@ impl FileSystem {
         };
         let mut state = inode.state.lock();
         state.base = Some(Arc::new(base));
+        state.setting.clear();
         state.note_carried(carried);
         state.checked = Some(Instant::now());
         drop(state);

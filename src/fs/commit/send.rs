@@ -89,6 +89,9 @@ impl FileSystem {
         match plan(layer, &blocks, base_length, &self.writer.limits(id_length)) {
             Plan::PutBlob => {
                 let body = self.body_of(layer, base, 0..layer.size()).await?;
+                // Without bytes of the old version the layer says what they were; those could be gone.
+                let ahead = || if layer.below() == 0 { Made::Layer } else { Made::whole(&body) };
+                self.note_attempt_ahead(inode, layer, (options, carried), ahead);
                 let committed = self.store.put_blob(name, body.clone(), options).await.map_err(|error| {
                     sending.note(options, &error, || Made::whole(&body));
                     sending.failed(error)
@@ -138,6 +141,8 @@ impl FileSystem {
         options: &WriteOptions,
     ) -> Result<(Committed, Vec<CommittedBlock>)> {
         let list = self.send_parts(sending, parts).await?;
+        let as_sent = (options, sending.carried);
+        self.note_attempt_ahead(sending.inode, sending.layer, as_sent, || Made::Blocks(list.clone()));
         let committed = sending.store.put_block_list(sending.name, &listed(&list, sending.blocks), options).await;
         let committed = committed.map_err(|error| {
             sending.note(options, &error, || Made::Blocks(list.clone()));

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::super::{handle::HandleId, inode::InodeNumber};
+use super::super::{handle::HandleId, inode::InodeNumber, takeover::Scribe};
 use crate::sync::tokio::sync::Notify;
 
 /// Ranges that one inode may have locked. No program comes near; it bounds the memory of one that never unlocks.
@@ -151,12 +151,33 @@ pub struct LockTable {
     inodes: HashMap<InodeNumber, InodeLocks>,
     closed_views: HashSet<u64>,
     next_ticket: u64,
+    scribe: Option<Arc<Scribe>>,
 }
 
 /// All bytes.
 pub const EVERYTHING: RangeInclusive<u64> = 0..=u64::MAX;
 
 impl LockTable {
+    /// An empty table, written down by `scribe`.
+    #[must_use]
+    pub fn new(scribe: Option<&Arc<Scribe>>) -> Self {
+        Self { scribe: scribe.cloned(), ..Self::default() }
+    }
+
+    /// Takes the locks of another process over.
+    pub fn take_over(&mut self, left: Vec<(InodeNumber, Vec<Lock>)>) {
+        for (number, held) in left {
+            self.inodes.entry(number).or_default().held = held;
+        }
+    }
+
+    /// Writes down what an inode's locks are now.
+    fn note(&self, number: InodeNumber) {
+        if let Some(scribe) = &self.scribe {
+            scribe.note_locks(number, self.inodes.get(&number).map_or(&[], |locks| &locks.held));
+        }
+    }
+
     /// Takes `wanted`, if nobody's lock is in the way.
     ///
     /// # Errors
@@ -174,6 +195,7 @@ impl LockTable {
         if refused.is_none() {
             locks.put(wanted.clone());
         }
+        self.note(number);
         self.tidy(number);
         refused.map_or(Ok(()), Err)
     }
@@ -238,6 +260,7 @@ impl LockTable {
     fn give_up(&mut self, number: InodeNumber, gone: impl Fn(&Lock) -> bool, range: &RangeInclusive<u64>) {
         if let Some(locks) = self.inodes.get_mut(&number) {
             locks.give_up(gone, range);
+            self.note(number);
         }
         self.tidy(number);
     }

@@ -101,7 +101,7 @@ fn a_name_that_is_made_again_while_its_delete_is_under_way_is_there_at_the_end()
         volume.fs.unlink(&volume.caller, ROOT, "a".as_ref()).await.unwrap();
         let maker = volume.spawn(|volume| async move { volume.put("a", b"new").await });
         let lister = volume.spawn(|volume| async move {
-            let handle = volume.fs.open_directory(ROOT).unwrap();
+            let handle = volume.fs.open_directory(&volume.caller.view, ROOT).unwrap();
             volume.fs.read_directory(handle, 0, 10).await.unwrap();
             volume.fs.close_directory(handle);
             volume.fs.sync_directory(ROOT).await.unwrap();
@@ -128,7 +128,7 @@ fn a_removed_name_does_not_come_back_by_a_listing_that_was_under_way() {
         let volume = Volume::on_with(Arc::clone(&maker.container), settings).await;
         let directory = volume.lookup("d").await.unwrap();
         let lister = volume.spawn(move |volume| async move {
-            let handle = volume.fs.open_directory(directory).unwrap();
+            let handle = volume.fs.open_directory(&volume.caller.view, directory).unwrap();
             volume.fs.read_directory(handle, 0, 10).await.unwrap();
             volume.fs.close_directory(handle);
         });

@@ -35,6 +35,11 @@ impl MetadataChanges {
         self.0.is_empty()
     }
 
+    /// What each name will have.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Option<String>)> {
+        self.0.iter()
+    }
+
     /// Makes them in `metadata`.
     pub fn apply(&self, metadata: &mut Metadata) {
         for (name, value) in &self.0 {
@@ -65,6 +70,12 @@ impl MetadataChanges {
             Some((name, value)) => self.0.insert(name.to_owned(), Some(value.to_owned())),
             None => self.0.insert(encoded_name(name), Some(format!("{BASE64}{}", STANDARD.encode(value)))),
         };
+    }
+}
+
+impl FromIterator<(String, Option<String>)> for MetadataChanges {
+    fn from_iter<T: IntoIterator<Item = (String, Option<String>)>>(changes: T) -> Self {
+        Self(changes.into_iter().collect())
     }
 }
 

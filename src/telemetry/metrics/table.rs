@@ -75,6 +75,8 @@ families! {
         "Files that went to lost+found when their volume was unmounted: the service refused them, or did not take them in time.";
     DEAD_MOUNTS = Counter "azblob_csi_dead_mounts_total" &["place"], Mounts,
         "Mounts without a server that were detached, by what they were for: staging, a pod, a part of a pod's volume (subPath), a view.";
+    KEEPER_HELD = Gauge "azblob_csi_keeper_held" &[], Mounts,
+        "1 while there is a keeper for what is mounted. 0: a restart of the process ends its mounts, so the node has to be drained first.";
     CAPACITY = Gauge "azblob_csi_capacity_bytes" VOLUME, Mounts, "Size of the volume, as df shows it.";
     USED = Gauge "azblob_csi_used_bytes" VOLUME, Mounts,
         "What of it is in use, as far as that was counted: nothing is counted before somebody writes or asks (df).";
