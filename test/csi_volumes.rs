@@ -4,6 +4,10 @@
 mod ending;
 #[path = "csi/harness.rs"]
 mod harness;
+#[path = "csi/inherit.rs"]
+mod inherit;
+#[path = "csi/keeper.rs"]
+mod keeper;
 #[path = "csi/migrate.rs"]
 mod migrate;
 #[path = "csi/node.rs"]

@@ -19,6 +19,8 @@
 //! | `silence` | a service that is silent or refuses: everything ends, and nothing is dropped |
 //! | `locks` | flock and fcntl between programs |
 //! | `idle` | who does nothing makes no request and lets the processors sleep |
+//! | `keeper` | the keeper is small, holds what others give it and lets go of what nobody comes for |
+//! | `takeover` | with a keeper, nobody notices that the process is killed or replaced |
 //! | `memory` | memory stays inside the budget |
 //! | `figures` | `.azblob-stats` tells what a volume does, and is met by nobody who does not ask for it |
 //! | `stats` | what a mount does is shown by `azblob-csi stats` as it happens |
@@ -54,6 +56,8 @@ mod fio;
 mod hierarchy;
 #[path = "mount/idle.rs"]
 mod idle;
+#[path = "mount/keeper.rs"]
+mod keeper;
 #[path = "mount/kills.rs"]
 mod kills;
 #[path = "mount/locks.rs"]
@@ -76,6 +80,8 @@ mod silence;
 mod stats;
 #[path = "mount/tail.rs"]
 mod tail;
+#[path = "mount/takeover.rs"]
+mod takeover;
 #[path = "mount/versions.rs"]
 mod versions;
 #[path = "mount/work.rs"]

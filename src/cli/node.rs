@@ -7,18 +7,23 @@ use crate::{
     blob::{Connections, REQUESTS_IN_FLIGHT_DEFAULT},
     cache::Volumes,
     csi::{
-        plugin::{NodeOptions, serve_node},
+        plugin::{Ended, NodeOptions, serve_node},
         request::Defaults,
     },
-    volume::{Patience, Shared, options::parse_duration},
+    volume::{Keeping, Patience, Shared, options::parse_duration},
 };
 
 const EXAMPLES: &str = "\
-Example:
+Examples:
   azblob-csi node --endpoint unix:///csi/csi.sock --node-id \"$NODE_NAME\" --kubelet-dir /var/lib/kubelet
+  azblob-csi node --keeper /csi/keeper/keeper.sock --endpoint unix:///csi/csi.sock --node-id \"$NODE_NAME\"
 
-On SIGTERM unsaved data is saved; nothing is unmounted, because pods still use it.
+On SIGTERM nothing is unmounted, because pods still use it. With a keeper the next process goes on with the mounts; without one unsaved
+data is saved, and the mounts end with the process.
 ";
+
+/// The plugin's own group at its keeper. A keeper serves one plugin: its socket lies in the driver's directory.
+const KEEPER_GROUP: &str = "node plugin";
 
 /// Serve the CSI node plugin: mounts volumes for the pods of one node.
 #[derive(Debug, clap::Args)]
@@ -52,6 +57,10 @@ pub struct Args {
     /// lost+found in the spool directory, and the volume is unmounted.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     unsaved_patience: Duration,
+    /// The socket of a keeper (azblob-csi keeper): mounts are given to it, so that they outlive this process. Without one a restart
+    /// ends the mounts of running pods.
+    #[arg(long, value_name = "PATH")]
+    keeper: Option<PathBuf>,
     /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
     /// addresses [default: nowhere].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
@@ -76,7 +85,13 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let cache = resources.cache.clone();
     let connections =
         Connections::trusting(REQUESTS_IN_FLIGHT_DEFAULT, &trust).map_err(|error| Failure::from_chain(&error))?;
-    let shared = Shared { resources: Arc::new(resources), connections };
+    let keeping = args.keeper.as_deref().map(|socket| Keeping::begin(socket, KEEPER_GROUP));
+    if keeping.is_none() {
+        tracing::warn!(
+            "there is no keeper (--keeper): a restart of this process ends the mounts of running pods, so drain the node first"
+        );
+    }
+    let shared = Shared { resources: Arc::new(resources), connections, keeping };
     let defaults = Defaults {
         lends_to_inline: args.allow_inline_volume_key_access_with_identity,
         ..args.driver.defaults(trust.clone())?
@@ -96,9 +111,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
     };
     let served = runtime.block_on(async {
         let stop = super::driver::stop()?;
-        let served = Box::pin(serve_node(options, shared, stop)).await.map_err(|error| Failure::from_chain(&error));
+        let served = Box::pin(serve_node(options, shared, stop)).await.map_err(|error| Failure::from_chain(&error))?;
+        if served == Ended::HandedOver {
+            std::process::exit(0);
+        }
         disk::flush(&cache).await;
-        served
+        Ok(())
     });
     // Threads that serve mounts end with the process: nothing may unmount what pods still use.
     runtime.shutdown_background();

@@ -4,8 +4,10 @@
 //! with it (nodePublishSecretRef, repeated every minute or two where the CSIDriver says requiresRepublish) refresh the
 //! credential in place, as do newer tokens of a pod. A volume that each pod signs in to by itself is not staged: there is no
 //! pod's token yet. A republish of a working mount never fails. A publish that finds no live mount at the staging path stages by
-//! itself (`restage`): the kubelet does not know that the process that staged has ended.
+//! itself (`restage`): the kubelet does not know that the process that staged has ended. Where a keeper holds what that process had
+//! mounted, volumes are made again of the requests that it got (`origin`); a call for one waits until that is done.
 
+mod origin;
 mod restage;
 
 use std::{path::Path, sync::Arc};
@@ -109,11 +111,13 @@ impl Node {
     ) -> Result<VolumeSpec> {
         let (volume_id, secrets) = (request.volume_id.as_str(), &request.secrets);
         let spec = MountRequest { volume_id, attributes: &attributes, secrets, access }.spec(&self.defaults).await?;
+        let spec = VolumeSpec { origin: Some(origin::of_stage(request)), ..spec };
         Ok(self.known_to_api(spec, request, attributes))
     }
 
     async fn stage(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
+        self.registry.settled(&request.volume_id).await;
         let access = Access::read(request.volume_capability.as_ref())?;
         let attributes = Parameters::of_volume(&request.volume_context)?;
         describe(&attributes);
@@ -124,7 +128,7 @@ impl Node {
         }
         let spec = self.spec_of_stage(&request, attributes, &access).await?;
         let (registry, path) = (Arc::clone(&self.registry), request.staging_target_path.clone());
-        let operation = async move { Ok(registry.stage(spec, access.group, Path::new(&path)).await?) };
+        let operation = async move { Ok(Box::pin(registry.stage(spec, access.group, Path::new(&path))).await?) };
         let outcome = self.stages.run(&request.volume_id, &request, operation).await?;
         tracing::info!(volume = request.volume_id, path = request.staging_target_path, ?outcome, "staged");
         Ok(NodeStageVolumeResponse {})
@@ -132,6 +136,7 @@ impl Node {
 
     async fn unstage(&self, request: NodeUnstageVolumeRequest) -> Result<NodeUnstageVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("staging_target_path", &request.staging_target_path)])?;
+        self.registry.settled(&request.volume_id).await;
         let (registry, moved) = (Arc::clone(&self.registry), request.clone());
         let operation =
             async move { Ok(registry.unstage(&moved.volume_id, Path::new(&moved.staging_target_path)).await?) };
@@ -142,6 +147,7 @@ impl Node {
 
     async fn publish(&self, request: NodePublishVolumeRequest) -> Result<NodePublishVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("target_path", &request.target_path)])?;
+        self.registry.settled(&request.volume_id).await;
         let access = Access::read(request.volume_capability.as_ref())?;
         let attributes = Parameters::of_volume(&request.volume_context)?;
         describe(&attributes);
@@ -165,13 +171,10 @@ impl Node {
             }
             own => own?,
         };
-        let outcome = if let Some(mut spec) = own {
-            spec.labels = labels::with_pod(&spec.labels, &options.user);
-            if let Some(api) = self.api.clone() {
-                spec.notices = Some(Arc::new(PodNotices::new(api, &self.defaults.driver_name, &self.node_id)));
-            }
-            let operation =
-                async move { Ok(registry.publish_inline(spec, Path::new(&moved.target_path), &options).await?) };
+        let outcome = if let Some(spec) = own {
+            let operation = async move {
+                Ok(Box::pin(registry.publish_inline(spec, Path::new(&moved.target_path), &options)).await?)
+            };
             self.publishes.run(&request.volume_id, &request, operation).await?
         } else {
             if request.staging_target_path.is_empty() {
@@ -181,10 +184,13 @@ impl Node {
                 ));
             }
             self.stage_where_gone(&request).await?;
-            let credential = self.brought_credential(&mount).await;
+            let (node, credential) = (self.clone(), self.brought_credential(&mount).await);
             let operation = async move {
                 let (staging, target) = (Path::new(&moved.staging_target_path), Path::new(&moved.target_path));
-                Ok(registry.publish(&moved.volume_id, staging, target, &options, credential.as_ref()).await?)
+                let outcome =
+                    registry.publish(&moved.volume_id, staging, target, &options, credential.as_ref()).await?;
+                node.note_secrets(&moved, credential.as_ref(), outcome);
+                Ok(outcome)
             };
             self.publishes.run(&request.volume_id, &request, operation).await?
         };
@@ -209,11 +215,20 @@ impl Node {
                 return Err(Error::invalid("an inline volume needs containerName in its volumeAttributes"));
             }
         }
-        if mount.attributes.is_for_pod()? {
+        let mut spec = if mount.attributes.is_for_pod()? {
             let token = pod_token::find(&request.volume_context, &request.secrets)?;
-            return mount.spec_of_pod(&self.defaults, token, Path::new(&request.target_path)).await.map(Some);
+            mount.spec_of_pod(&self.defaults, token, Path::new(&request.target_path)).await?
+        } else if ephemeral {
+            mount.spec(&self.defaults).await?
+        } else {
+            return Ok(None);
+        };
+        spec.origin = Some(origin::of_publish(request));
+        spec.labels = labels::with_pod(&spec.labels, &labels::of_pod(mount.attributes));
+        if let Some(api) = self.api.clone() {
+            spec.notices = Some(Arc::new(PodNotices::new(api, &self.defaults.driver_name, &self.node_id)));
         }
-        if ephemeral { mount.spec(&self.defaults).await.map(Some) } else { Ok(None) }
+        Ok(Some(spec))
     }
 
     /// Whether the target of a publish works already: nothing that a republish brings may change that.
@@ -239,6 +254,7 @@ impl Node {
 
     async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<NodeUnpublishVolumeResponse> {
         require(&[("volume_id", &request.volume_id), ("target_path", &request.target_path)])?;
+        self.registry.settled(&request.volume_id).await;
         let (registry, moved) = (Arc::clone(&self.registry), request.clone());
         let operation = async move { Ok(registry.unpublish(&moved.volume_id, Path::new(&moved.target_path)).await?) };
         self.endings.run(&request.volume_id, &request, operation).await?;
@@ -318,7 +334,7 @@ impl node_server::Node for Node {
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let request = request.into_inner();
-        answer("NodePublishVolume", &request.volume_id.clone(), self.publish(request).await)
+        answer("NodePublishVolume", &request.volume_id.clone(), Box::pin(self.publish(request)).await)
     }
 
     async fn node_unpublish_volume(
@@ -334,6 +350,7 @@ impl node_server::Node for Node {
         request: Request<NodeGetVolumeStatsRequest>,
     ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
         let request = request.into_inner();
+        self.registry.settled(&request.volume_id).await;
         answer("NodeGetVolumeStats", &request.volume_id, self.stats(&request))
     }
 
@@ -342,6 +359,7 @@ impl node_server::Node for Node {
         request: Request<NodeExpandVolumeRequest>,
     ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
         let request = request.into_inner();
+        self.registry.settled(&request.volume_id).await;
         answer("NodeExpandVolume", &request.volume_id, self.expand(&request))
     }
 

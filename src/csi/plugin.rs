@@ -1,7 +1,7 @@
 //! The two roles of the driver as running processes: sockets, services, and an orderly end.
 //!
-//! At the end of the node role nothing is unmounted: pods still use the volumes. What is dirty is saved, and the mounts
-//! end with the process.
+//! At the end of the node role nothing is unmounted: pods still use the volumes. Mounts that a keeper holds are left to the next
+//! process as they are; of others what is dirty is saved, and they end with the process.
 
 use std::{
     future::Future,
@@ -36,7 +36,10 @@ use crate::{
         endpoint::{Endpoint, Subject},
         metrics::Page,
     },
-    volume::{Patience, Registry, Shared},
+    volume::{
+        Patience, Registry, Shared,
+        registry::{Estates, KeptEstates, Makers},
+    },
 };
 
 /// For saving what is dirty when the process is told to end. The kubelet's default grace is 30 s, and the rest of it is
@@ -45,6 +48,11 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(20);
 
 /// For calls in flight when the process is told to end. A mount that takes longer is asked for again.
 const CALLS_DEADLINE: Duration = Duration::from_secs(8);
+
+/// The same where a keeper holds what is mounted: pods notice the time until the next process serves.
+const KEPT_CALLS_DEADLINE: Duration = Duration::from_secs(1);
+/// For what programs have asked of mounts that are handed over. The two are to be over within two seconds.
+const HAND_OVER_DEADLINE: Duration = Duration::from_millis(900);
 
 /// Where plugins introduce themselves, below the kubelet's directory.
 const REGISTRY_DIRECTORY: &str = "plugins_registry";
@@ -90,11 +98,20 @@ impl NodeOptions {
     }
 }
 
+/// How a node plugin has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// What was dirty is saved, and mounts end with the process.
+    Saved,
+    /// Mounts are the next process's. This one must end at once: a reply that is dropped is an I/O error to some program.
+    HandedOver,
+}
+
 /// Serves Node and Identity, and introduces the driver to the kubelet, until `stop` resolves.
 ///
 /// # Errors
 /// When a socket cannot be made.
-pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<Output = ()> + Send) -> Result<()> {
+pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<Output = ()> + Send) -> Result<Ended> {
     let path = socket_path(&options.endpoint)?;
     // First: where another process of this driver listens, its mounts are not dead.
     let socket = Socket::bind(&path).await?;
@@ -103,6 +120,8 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let node = Node::new(options.defaults.clone(), options.node_id.clone(), Arc::clone(&registry))
         .with_api(options.api.clone())
         .with_max_volumes(options.max_volumes);
+    // Calls are served meanwhile: one for a volume that is not settled yet waits for it.
+    registry.inherit(&(Arc::new(node.clone()) as Arc<dyn Makers>), &(Arc::new(KeptEstates) as Arc<dyn Estates>));
     let calls = Calls::default();
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<NodeServer<Node>>().await;
@@ -118,11 +137,13 @@ pub async fn serve_node(options: NodeOptions, shared: Shared, stop: impl Future<
     let telling = listen(options.metrics_address.as_deref()).await?.map(|endpoint| endpoint.serve(subject));
     let (told, stopped) = watch::channel(false);
     let served = serve_all(socket, router, registration, stopped);
-    let ended = run_until(served, stop, told).await;
+    let calls_deadline = || if registry.is_kept() { KEPT_CALLS_DEADLINE } else { CALLS_DEADLINE };
+    let ended = run_until(served, stop, told, calls_deadline).await;
     drop(telling);
     registry.flush_all(FLUSH_DEADLINE).await;
+    let is_handed_over = registry.hand_over(HAND_OVER_DEADLINE).await;
     registry.abandon();
-    ended
+    ended.map(|()| if is_handed_over { Ended::HandedOver } else { Ended::Saved })
 }
 
 /// Serves Controller and Identity until `stop` resolves.
@@ -148,7 +169,7 @@ pub async fn serve_controller(
         .add_service(Measured::new(ControllerServer::new(Controller::new(defaults, connections)), &calls))
         .add_service(health_server);
     let (told, stopped) = watch::channel(false);
-    run_until(serve_all(socket, router, None, stopped), stop, told).await
+    run_until(serve_all(socket, router, None, stopped), stop, told, || CALLS_DEADLINE).await
 }
 
 /// The socket on which the kubelet asks who we are. None where there is no kubelet.
@@ -239,6 +260,7 @@ async fn run_until(
     served: impl Future<Output = Result<()>>,
     stop: impl Future<Output = ()>,
     told: watch::Sender<bool>,
+    calls_deadline: impl FnOnce() -> Duration,
 ) -> Result<()> {
     tokio::pin!(served);
     tokio::select! {
@@ -248,7 +270,7 @@ async fn run_until(
         () = stop => {}
     }
     told.send_replace(true);
-    match tokio::time::timeout(CALLS_DEADLINE, served).await {
+    match tokio::time::timeout(calls_deadline(), served).await {
         Ok(ended) => ended,
         Err(_) => {
             tracing::warn!("calls in flight did not end in time; they will be asked for again");

@@ -330,6 +330,7 @@ impl MountRequest<'_> {
         Ok(VolumeSpec {
             labels: super::labels::of_claim(self.attributes),
             id: self.volume_id.to_owned(),
+            origin: None,
             scope: scope(&account),
             location,
             credential: account.credential,

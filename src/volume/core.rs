@@ -18,6 +18,8 @@ use tokio::task::AbortHandle;
 
 use super::{
     error::{Error, ErrorKind, Result},
+    estate::{Estate, Found},
+    keeping::Keeping,
     spec::{CREATED_BY, VolumeSpec, recorded_capacity},
 };
 use crate::{
@@ -34,6 +36,9 @@ const OUTAGE_FAILURES_MIN: u64 = 3;
 /// For how long they must have: a service that fails over is back sooner.
 const OUTAGE_TIME_MIN: Duration = Duration::from_secs(10);
 
+/// For a process, or a core of this one, that is about to let go of the volume.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What all volumes of the process share.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -41,6 +46,8 @@ pub struct Shared {
     pub resources: Arc<fs::Resources>,
     /// Sockets to the service, and the gate in front of them.
     pub connections: Connections,
+    /// Who holds the mounts when this process ends; `None` where that is not asked for.
+    pub keeping: Option<Arc<Keeping>>,
 }
 
 /// What became of a credential that a request brought along.
@@ -67,6 +74,8 @@ pub struct Core {
     file_system: Arc<FileSystem>,
     /// The flush that is under way, if one is. Guards the place only.
     flushing: Mutex<Option<Flushing>>,
+    /// What the keeper has of it; `None` where there was none when it was opened.
+    estate: Option<Estate>,
 }
 
 /// What several callers may wait for.
@@ -92,16 +101,7 @@ impl Core {
     /// # Errors
     /// What the service says, as a sentence with the fix.
     pub async fn open(spec: &VolumeSpec, shared: &Shared) -> Result<Self> {
-        let slot = match &spec.source {
-            Some(source) => CredentialSlot::with_source(spec.credential.clone(), Arc::clone(source)),
-            None => CredentialSlot::new(spec.credential.clone()),
-        };
-        let store = AzureStore::with_connections(
-            spec.location.clone(),
-            Arc::clone(&slot),
-            spec.settings.limits,
-            &shared.connections,
-        );
+        let (slot, store) = store_of(spec, shared);
         if let Err(error) = probe(&store).await {
             let owner = spec.create_container.as_ref().filter(|_| error.kind == blob::ErrorKind::ContainerNotFound);
             let Some(owner) = owner else {
@@ -111,20 +111,79 @@ impl Core {
                 .await
                 .map_err(|error| Error::service("create", &spec.location, &spec.credential, error))?;
         }
-        let settings = fs::Settings {
-            capacity: capacity(&store).await,
-            prefix: spec.location.prefix().to_owned(),
-            // Bytes read under one volume's credential are never served to another's pods (DESIGN 10.11).
-            scope: spec.scope.clone(),
-            ..spec.settings.clone()
+        let settings = settings_of(spec, capacity(&store).await);
+        let claimed = match claim(&spec.id, shared).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::warn!(
+                    volume = spec.id,
+                    "a restart of this process ends the volume's mounts: {}",
+                    chain(&error)
+                );
+                None
+            }
         };
-        let file_system = FileSystem::open(Arc::new(store.clone()), Arc::clone(&shared.resources), settings)
+        let (service, resources) = (Arc::new(store.clone()), Arc::clone(&shared.resources));
+        let (opened, estate) = match claimed {
+            Some((estate, Found { kept, connections })) => {
+                // Mounts that nobody goes on with: whoever waits in one gets an error now. What they had written is saved.
+                connections.iter().for_each(|connected| estate.forget_mount(connected.view));
+                drop(connections);
+                (Box::pin(FileSystem::open_kept(service, resources, settings, kept)).await, Some(estate))
+            }
+            None => (Box::pin(FileSystem::open(service, resources, settings)).await, None),
+        };
+        let file_system =
+            opened.map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
+        file_system.end_takeover().await;
+        Ok(Self::of(spec, shared, (slot, store), file_system, estate))
+    }
+
+    /// What the keeper has of it.
+    #[must_use]
+    pub fn estate(&self) -> Option<&Estate> {
+        self.estate.as_ref()
+    }
+
+    /// The volume has ended in order: no process needs what the keeper has of it.
+    pub fn end_estate(&self) {
+        if let Some(estate) = &self.estate {
+            estate.end();
+        }
+    }
+
+    /// Goes on with a volume that another process has opened: `open` makes its file system of what that left with the keeper. The
+    /// service is not asked for anything here: it may be away, and programs wait.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub async fn reopen<F>(
+        spec: &VolumeSpec,
+        shared: &Shared,
+        capacity: Option<u64>,
+        estate: Option<Estate>,
+        open: impl FnOnce(Arc<dyn BlobStore>, Arc<fs::Resources>, fs::Settings) -> F + Send,
+    ) -> Result<Self>
+    where
+        F: Future<Output = fs::Result<Arc<FileSystem>>> + Send,
+    {
+        let (slot, store) = store_of(spec, shared);
+        let file_system = open(Arc::new(store.clone()), Arc::clone(&shared.resources), settings_of(spec, capacity))
             .await
-            .map_err(|error| Error::file_system("mount", &spec.location, &spec.credential, error))?;
+            .map_err(|error| Error::file_system("go on with", &spec.location, &spec.credential, error))?;
+        Ok(Self::of(spec, shared, (slot, store), file_system, estate))
+    }
+
+    fn of(
+        spec: &VolumeSpec,
+        shared: &Shared,
+        (slot, store): (Arc<CredentialSlot>, AzureStore),
+        file_system: Arc<FileSystem>,
+        estate: Option<Estate>,
+    ) -> Self {
         say_ahead(&slot, spec);
-        let (location, looks) = (spec.location.clone(), Arc::default());
-        let flushing = Mutex::default();
-        Ok(Self { location, slot, shared: shared.clone(), store, looks, file_system, flushing })
+        let (location, looks, flushing) = (spec.location.clone(), Arc::default(), Mutex::default());
+        Self { location, slot, shared: shared.clone(), store, looks, file_system, flushing, estate }
     }
 
     /// The file system.
@@ -137,6 +196,19 @@ impl Core {
     #[must_use]
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whether `credential` is the one in use.
+    #[must_use]
+    pub fn signs_with(&self, credential: &Credential) -> bool {
+        self.slot.current().is_same(credential)
+    }
+
+    /// The volume was opened and is not mounted after all: the keeper keeps nothing of it but what was to be saved before.
+    pub fn end_estate_if_saved(&self) {
+        if self.file_system.dirty_bytes() == 0 {
+            self.end_estate();
+        }
     }
 
     /// Puts `credential` in use, if it differs and works, one of its two keys at least. A broken Secret never ends a mount that
@@ -287,6 +359,44 @@ impl Core {
             self.location.container()
         );
         Err(Error::new(ErrorKind::Unsaved, message))
+    }
+}
+
+/// Claims what the keeper has of the volume `id`; `None` where there is no keeper now.
+///
+/// # Errors
+/// `Unavailable` with what the keeper says.
+pub(super) async fn claim(id: &str, shared: &Shared) -> Result<Option<(Estate, Found)>> {
+    let Some(socket) = shared.keeping.as_ref().and_then(|keeping| keeping.socket()) else { return Ok(None) };
+    let (socket, group) = (socket.to_owned(), format!("volume {id}"));
+    let claimed = tokio::task::spawn_blocking(move || Estate::claim(&socket, &group, CLAIM_PATIENCE)).await;
+    let failed =
+        || Error::new(ErrorKind::Unavailable, format!("What the keeper has of volume {id:?} cannot be claimed"));
+    match claimed {
+        Ok(Ok(claimed)) => Ok(Some(claimed)),
+        Ok(Err(error)) => Err(failed().because(error)),
+        Err(error) => Err(failed().because(error)),
+    }
+}
+
+/// The service, as `spec` signs for it.
+fn store_of(spec: &VolumeSpec, shared: &Shared) -> (Arc<CredentialSlot>, AzureStore) {
+    let slot = match &spec.source {
+        Some(source) => CredentialSlot::with_source(spec.credential.clone(), Arc::clone(source)),
+        None => CredentialSlot::new(spec.credential.clone()),
+    };
+    let (location, limits) = (spec.location.clone(), spec.settings.limits);
+    let store = AzureStore::with_connections(location, Arc::clone(&slot), limits, &shared.connections);
+    (slot, store)
+}
+
+fn settings_of(spec: &VolumeSpec, capacity: Option<u64>) -> fs::Settings {
+    fs::Settings {
+        capacity,
+        prefix: spec.location.prefix().to_owned(),
+        // Bytes read under one volume's credential are never served to another's pods (DESIGN 10.11).
+        scope: spec.scope.clone(),
+        ..spec.settings.clone()
     }
 }
 

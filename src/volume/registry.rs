@@ -6,13 +6,17 @@
 //!
 //! Callers hold the volume's turn (`csi::in_flight`): operations on one volume never overlap. Statistics need no turn.
 //!
-//! What is here dies with the process: a mount of an earlier process is *dead* (its file type is ours, and nobody here
-//! serves it). Stage and publish replace dead mounts; unstage and unpublish remove them; the start detaches those that no
-//! pod has (`leftovers`).
+//! Without a keeper what is here dies with the process: a mount of an earlier process is *dead* (its file type is ours, and nobody
+//! here serves it). Stage and publish replace dead mounts; unstage and unpublish remove them; the start detaches those that no
+//! pod has (`leftovers`). With one, what the next process has to know is written down (`record`, `book`), and the mounts that the
+//! keeper holds are gone on with (`inherit`).
 
+mod book;
 mod ending;
+mod inherit;
 mod leftovers;
 mod publish;
+pub mod record;
 mod stage;
 mod watch;
 
@@ -28,17 +32,21 @@ use std::{
 
 use parking_lot::Mutex;
 
+pub use book::{Book, Rows};
 use ending::Unsaved;
+pub use inherit::{Estates, KeptEstates, Makers, Taken};
+use inherit::{Heritage, inherited_devices};
 pub use leftovers::{Layout, Place};
 
 use super::{
     bind::{self, Answer},
     core::{Core, Refresh, Shared},
     error::{Error, ErrorKind, Result},
+    estate::Estate,
     metrics,
     mountinfo::{Mount, MountTable, resolve},
     patience::Patience,
-    spec::VolumeSpec,
+    spec::{Origin, VolumeSpec},
 };
 use crate::{
     credential::Credential,
@@ -96,6 +104,10 @@ pub struct Condition {
 struct ViewMount {
     settings: ViewSettings,
     session: Session,
+    /// What names it in the estate.
+    number: u64,
+    /// Who has what the next process needs to go on with it.
+    estate: Option<Estate>,
 }
 
 /// A path of a pod.
@@ -148,19 +160,25 @@ pub struct Registry {
     dead: Mutex<BTreeMap<Place, u64>>,
     /// By volume id. Guards the table only: it is cloned out, changed, and put back; nothing awaits inside.
     volumes: Mutex<HashMap<String, Volume>>,
+    /// Volumes of an earlier process of which it is not decided yet what becomes of them.
+    heritage: Mutex<Vec<Heritage>>,
 }
 
 impl Registry {
-    /// An empty table. Mounts that an earlier process of this driver left are dead, and are detached where no pod has them.
-    /// No other process of this driver may run on the node.
+    /// An empty table. Mounts that an earlier process of this driver left are dead, and are detached where no pod has them; but for
+    /// those that its book tells of, which [`Self::inherit`] goes on with. No other process of this driver may run on the node.
     ///
     /// # Errors
     /// When mountinfo cannot be read, or the kernel keeps a mount.
     pub async fn new(shared: Shared, layout: Arc<dyn Layout>, patience: Patience) -> Result<Arc<Self>> {
         let views_directory = resolved(&layout.views())?;
         let (left_unsaved, volumes, dead) = (AtomicU64::new(0), Mutex::default(), Mutex::default());
-        let registry = Self { shared, layout, views_directory, patience, left_unsaved, dead, volumes };
-        registry.sweep(&mounts()?).await?;
+        let records = shared.keeping.as_ref().map(|keeping| keeping.take_records()).unwrap_or_default();
+        let table = mounts()?;
+        let inherited = inherited_devices(&table, &records);
+        let heritage = Mutex::new(records.into_iter().map(Heritage::new).collect());
+        let registry = Self { shared, layout, views_directory, patience, left_unsaved, dead, volumes, heritage };
+        registry.sweep(&table, |device| !inherited.contains(device)).await?;
         Ok(Arc::new(registry))
     }
 
@@ -211,6 +229,8 @@ impl Registry {
         volumes.sort_by(|(one, _), (other, _)| one.cmp(other));
         page.count(&table::VOLUMES, &Labels::default(), volumes.len() as u64);
         metrics::write_shared(page, &self.shared.resources.cache);
+        let is_held = self.shared.keeping.as_ref().is_some_and(|keeping| keeping.is_held());
+        page.count(&table::KEEPER_HELD, &Labels::default(), u64::from(is_held));
         page.count(&table::LEFT_UNSAVED, &Labels::default(), self.left_unsaved.load(Ordering::Relaxed));
         for (place, count) in &*self.dead.lock() {
             page.count(&table::DEAD_MOUNTS, &Labels::default().with("place", place.name()), *count);
@@ -239,7 +259,34 @@ impl Registry {
         let path = resolve(path).unwrap_or_else(|_| path.to_owned());
         if let Some(volume) = self.volume(&self.id_at(id, &path)) {
             volume.core.file_system().set_capacity(capacity);
+            self.note(&self.id_at(id, &path));
         }
+    }
+
+    /// Takes note of what the volume `id` is to be made of by the next process, if it signs with `credential` now.
+    pub fn renew_origin(&self, id: &str, credential: &Credential, renewed: impl FnOnce(&Origin) -> Option<Origin>) {
+        let Some(volume) = self.volume(id).filter(|volume| volume.core.signs_with(credential)) else { return };
+        if let Some(origin) = volume.spec.origin.as_ref().and_then(renewed) {
+            self.update(id, |volume| volume.spec.origin = Some(origin));
+            self.note(id);
+        }
+    }
+
+    /// Whether the next process goes on with all that is mounted: nothing has to be saved, or end, before this one does.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let is_held = self.shared.keeping.as_ref().is_some_and(|keeping| keeping.is_held());
+        is_held && self.volumes.lock().values().all(Volume::is_kept)
+    }
+
+    /// Comes to a point where another process can go on with what a keeper holds, at the latest when `patience` is over. Returns
+    /// whether there is anything: the process must end next, and drop nothing on the way.
+    pub async fn hand_over(&self, patience: Duration) -> bool {
+        let kept: Vec<Volume> = self.volumes.lock().values().filter(|volume| volume.is_kept()).cloned().collect();
+        let views = kept.iter().flat_map(Volume::views);
+        let handed = futures::future::join_all(views.map(|view| view.session.hand_over(patience))).await;
+        tracing::info!(mounts = handed.len(), "left to the next process");
+        !handed.is_empty()
     }
 
     /// How a volume is signed for and shown, if it is mounted here: a request that brings new secrets builds on it.
@@ -248,10 +295,14 @@ impl Registry {
         self.volume(id).map(|volume| volume.spec)
     }
 
-    /// Saves what is dirty in every volume, each for at most `deadline`, and moves the rest to lost+found: the process
-    /// ends. Mounts stay: their users may go on until then.
+    /// Saves what is dirty in every volume that ends with the process, each for at most `deadline`, and moves the rest to lost+found:
+    /// the process ends. Mounts stay: their users may go on until then.
     pub async fn flush_all(&self, deadline: Duration) {
-        let cores: Vec<Arc<Core>> = self.volumes.lock().values().map(|volume| Arc::clone(&volume.core)).collect();
+        let cores: Vec<Arc<Core>> = {
+            let volumes = self.volumes.lock();
+            let ending = volumes.values().filter(|volume| !volume.is_kept());
+            ending.map(|volume| Arc::clone(&volume.core)).collect()
+        };
         let flushes = cores.iter().map(|core| async move {
             match tokio::time::timeout(deadline, core.flush()).await {
                 Ok(Ok(())) => {}
@@ -277,6 +328,10 @@ impl Registry {
 }
 
 impl Volume {
+    fn is_kept(&self) -> bool {
+        self.views().iter().all(|view| view.is_kept())
+    }
+
     /// Its FUSE sessions, each once.
     fn views(&self) -> Vec<&Arc<ViewMount>> {
         let all = self.staged.iter().map(|(_, view)| view).chain(self.targets.values().map(|target| &target.view));
@@ -298,10 +353,19 @@ impl ViewMount {
             read_only: settings.read_only || spec.session.read_only,
             ..spec.session.clone()
         };
-        let session = Session::mount(Arc::clone(core.file_system()), settings.clone(), path, options)
-            .await
-            .map_err(|error| session_failed("mount", path, error))?;
-        Ok(Arc::new(Self { settings, session }))
+        let (fs, view, estate) = (Arc::clone(core.file_system()), settings.clone(), core.estate().cloned());
+        let session = match &estate {
+            Some(estate) => Session::mount_kept(fs, view, path, options, estate.keep_mount()).await,
+            None => Session::mount(fs, view, path, options).await,
+        };
+        let session = session.map_err(|error| session_failed("mount", path, error))?;
+        let number = session.view().id();
+        Ok(Arc::new(Self { settings, session, number, estate }))
+    }
+
+    /// Whether the next process can go on with it.
+    fn is_kept(&self) -> bool {
+        self.estate.as_ref().is_some_and(Estate::is_held)
     }
 
     /// Whether it serves and is what a process sees at its path.
@@ -313,6 +377,7 @@ impl ViewMount {
     /// ends with those who hold files open.
     async fn end(&self, saving: Duration) -> Result<()> {
         if self.session.is_disowned() {
+            self.forget();
             return Ok(());
         }
         let path = self.session.mount_point();
@@ -321,7 +386,15 @@ impl ViewMount {
             Err(error @ fuse::Error::Unsaved(..)) => tracing::error!("{}", chain(&error)),
             Err(error) => return Err(session_failed("unmount", path, error)),
         }
+        self.forget();
         remove_path(path).await
+    }
+
+    /// Takes it back from the keeper.
+    fn forget(&self) {
+        if let Some(estate) = &self.estate {
+            estate.forget_mount(self.number);
+        }
     }
 }
 

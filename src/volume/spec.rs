@@ -36,11 +36,46 @@ pub trait Notices: fmt::Debug + Send + Sync {
     async fn warn(&self, known: &Diagnosis, users: &[Labels]);
 }
 
+/// What a volume was made of, for whoever makes it again in another process. Holds what came with a request, secrets too.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Origin {
+    handle: String,
+    bytes: Arc<[u8]>,
+}
+
+impl Origin {
+    /// That of the volume which requests call `handle`. The bytes are their writer's.
+    #[must_use]
+    pub fn new(handle: &str, bytes: Vec<u8>) -> Self {
+        Self { handle: handle.to_owned(), bytes: bytes.into() }
+    }
+
+    /// What requests call the volume.
+    #[must_use]
+    pub fn handle(&self) -> &str {
+        &self.handle
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
 /// A volume, as a request describes it.
 #[derive(Clone, Debug)]
 pub struct VolumeSpec {
     /// The volumeHandle. Volumes of one id share one core on a node.
     pub id: String,
+    /// What it was made of, where another process may go on with it.
+    pub origin: Option<Origin>,
     /// Who may share what was read, in the cache: the volume, and whose identity reads it where that is not the volume's.
     pub scope: String,
     /// What it is called elsewhere, for metrics.

@@ -148,6 +148,15 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Tells the node plugin of `driver` to end, and waits until it has.
+    pub fn terminate(&mut self, driver: &str) {
+        let mut child = self.plugins.remove(driver).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::Signal::SIGTERM)
+            .unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+
     /// What node plugins in processes of their own have logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("node.log")).unwrap()
@@ -157,7 +166,8 @@ impl Cluster {
         let cache = Cache::new(CacheOptions::default(), tokio::runtime::Handle::current());
         let resources =
             fs::Resources { cache, spool: Some(self.path("spool")), runtime: tokio::runtime::Handle::current() };
-        let shared = Shared { resources: Arc::new(resources), connections: Connections::new(16).unwrap() };
+        let shared =
+            Shared { resources: Arc::new(resources), connections: Connections::new(16).unwrap(), keeping: None };
         let options = NodeOptions {
             endpoint: format!("unix://{}", self.path("node.sock").display()),
             node_id: "node-1".to_owned(),

@@ -34,7 +34,7 @@ const ATTRIBUTES_OF_PODS: [&str; 6] = [
 ];
 
 /// The stage that came before `publish`, as the kubelet asks for it.
-fn stage_before(publish: &NodePublishVolumeRequest) -> NodeStageVolumeRequest {
+pub(super) fn stage_before(publish: &NodePublishVolumeRequest) -> NodeStageVolumeRequest {
     let (mut volume_context, mut secrets) = (publish.volume_context.clone(), publish.secrets.clone());
     volume_context.retain(|name, _| !ATTRIBUTES_OF_PODS.contains(&name.as_str()));
     secrets.remove(pod_token::TOKENS);
@@ -57,7 +57,7 @@ impl Node {
         }
         let request = stage_before(publish);
         let (node, moved) = (self.clone(), request.clone());
-        let operation = async move { node.stage_again(moved).await };
+        let operation = async move { Box::pin(node.stage_again(moved)).await };
         self.stages.run(&request.volume_id, &request, operation).await.map(drop)
     }
 
@@ -69,7 +69,7 @@ impl Node {
             Some(spec) => spec,
             None => self.spec_again(request, &access).await?,
         };
-        let outcome = self.registry.stage(spec, access.group, Path::new(&path)).await?;
+        let outcome = Box::pin(self.registry.stage(spec, access.group, Path::new(&path))).await?;
         if outcome == Outcome::Mounted {
             tracing::warn!(volume, path, "staged again: a publish found no live mount of this driver there");
         }

@@ -66,6 +66,9 @@ impl Registry {
             None => Ok(()),
         };
         self.end_of(id, &volume, counted, Vec::new()).await;
+        // Not before: a process that is killed here is followed by one that ends the volume once more.
+        self.note(id);
+        volume.core.end_estate();
         outcome?;
         remove_path(&path).await
     }

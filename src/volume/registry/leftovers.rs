@@ -60,11 +60,11 @@ struct Leftover {
     path: PathBuf,
 }
 
-fn leftovers(table: &MountTable, layout: &dyn Layout) -> BTreeSet<Leftover> {
+fn leftovers(table: &MountTable, layout: &dyn Layout, is_dead: impl Fn(&str) -> bool) -> BTreeSet<Leftover> {
     let ours = || table.below(Path::new("/")).filter(|mount| mount.fs_type == OUR_TYPE);
     let known: BTreeSet<&str> =
         ours().filter(|mount| layout.is_ours(&mount.mount_point)).map(|mount| mount.device.as_str()).collect();
-    let dead = ours().filter(|mount| known.contains(mount.device.as_str()));
+    let dead = ours().filter(|mount| known.contains(mount.device.as_str()) && is_dead(&mount.device));
     dead.filter_map(|mount| {
         let path = mount.mount_point.clone();
         // What lies over it is somebody else's, and has to go first.
@@ -75,14 +75,14 @@ fn leftovers(table: &MountTable, layout: &dyn Layout) -> BTreeSet<Leftover> {
 }
 
 impl Registry {
-    /// Detaches what an earlier process has left. Volumes of pods stay as they are until they are published or unpublished:
+    /// Detaches what an earlier process has left on superblocks that `is_dead` names. Volumes of pods stay as they are until they are published or unpublished:
     /// without its dead mount a pod's directory is one of the node's disk, and a container that is started anew in the pod
     /// would write there. With it, it does not start.
     ///
     /// # Errors
     /// `Mount` for a mount that the kernel keeps.
-    pub(super) async fn sweep(&self, table: &MountTable) -> Result<()> {
-        let found = leftovers(table, &*self.layout);
+    pub(super) async fn sweep(&self, table: &MountTable, is_dead: impl Fn(&str) -> bool) -> Result<()> {
+        let found = leftovers(table, &*self.layout, is_dead);
         let mut detached = 0;
         for Leftover { place, path } in &found {
             if *place == Place::Pod {
@@ -166,7 +166,7 @@ mod tests {
 
     fn found(table: &str) -> Vec<(Place, String)> {
         let table = MountTable::parse(table.as_bytes()).unwrap();
-        let found = leftovers(&table, &Kubelet).into_iter();
+        let found = leftovers(&table, &Kubelet, |device| device != "0:99").into_iter();
         found.map(|leftover| (leftover.place, leftover.path.display().to_string())).collect()
     }
 
@@ -183,6 +183,8 @@ mod tests {
 8 1 0:54 / /k/pods/theirs rw - fuse.azblob-csi c rw
 9 1 0:55 / /k/ours/staged/b rw - fuse.blobfuse2 b rw
 10 1 0:52 / /elsewhere rw - fuse.azblob-csi c rw
+11 1 0:99 / /k/ours/staged/gone-on-with rw - fuse.azblob-csi c rw
+12 1 0:99 / /k/pods/gone-on-with rw - fuse.azblob-csi c rw
 ";
         let ours = [
             (Place::View, "/k/ours/views/v"),

@@ -78,6 +78,7 @@ impl Registry {
             replaced = volume.targets.insert(target, published);
             volume.unsaved = None;
         });
+        self.note(id);
         if let Some(replaced) = replaced
             && let Err(error) = self.end_if_unused(id, &replaced.view, Instant::now() + self.patience.flush, None).await
         {
@@ -96,13 +97,24 @@ impl Registry {
         if let Some(outcome) =
             self.already(volume.as_ref(), &mounts()?, &target, options, Some(&spec.credential)).await?
         {
+            // A newer token, or a newer Secret.
+            if let Some(origin) = spec.origin {
+                self.renew_origin(&spec.id, &spec.credential, |before| Some(origin).filter(|origin| origin != before));
+            }
             return Ok(outcome);
         }
         self.check_alone(&spec.id, &target, options)?;
         if let Some(old) = volume.as_ref().and_then(|volume| volume.targets.get(&target)) {
             old.view.session.disown(); // Its mount is gone; its session may not have noticed.
         }
-        let core: Arc<Core> = Core::open(&spec, &self.shared).await?.into();
+        let core = match &volume {
+            // It may have what could not be saved yet.
+            Some(volume) if *volume.core.location() == spec.location => {
+                refresh(&volume.core, Some(&spec.credential)).await;
+                Arc::clone(&volume.core)
+            }
+            _ => Arc::new(Core::open(&spec, &self.shared).await?),
+        };
         bind::make_directory(&target).await.map_err(|error| Error::system("make the directory", &target, error))?;
         let wanted = spec.view_for(options.group);
         let settings = ViewSettings { read_only: options.read_only || wanted.read_only, ..wanted };
@@ -110,13 +122,17 @@ impl Registry {
             Ok(view) => view,
             Err(error) => {
                 bind::remove_directory(&target).await.ok();
+                if volume.is_none() {
+                    core.end_estate_if_saved();
+                }
                 return Err(error);
             }
         };
         let published = Target::new(view, options);
         let id = spec.id.clone();
         let targets = [(target, published)].into();
-        self.volumes.lock().insert(id, Volume { core, spec, staged: None, targets, unsaved: None });
+        self.volumes.lock().insert(id.clone(), Volume { core, spec, staged: None, targets, unsaved: None });
+        self.note(&id);
         Ok(Outcome::Mounted)
     }
 
@@ -158,7 +174,10 @@ impl Registry {
             volume.targets.remove(&target);
         });
         drop(volume);
-        self.end_if_unused(id, &published.view, end, Some(published.user)).await?;
+        let ended = self.end_if_unused(id, &published.view, end, Some(published.user)).await;
+        // Not before: a process that is killed here is followed by one that unpublishes once more.
+        self.note(id);
+        ended?;
         remove_path(&target).await
     }
 
@@ -232,6 +251,7 @@ impl Registry {
         volume.core.stop_flush();
         let outcome = view.end(remaining(end)).await;
         self.end_of(id, &volume, counted, user.into_iter().collect()).await;
+        volume.core.end_estate();
         outcome
     }
 }

@@ -29,7 +29,13 @@ impl Registry {
                     return Err(Error::new(ErrorKind::Occupied, message));
                 }
                 self.update(&spec.id, |volume| volume.unsaved = None);
-                return Ok(Outcome::AlreadyServed(refresh(&volume.core, Some(&spec.credential)).await));
+                let refreshed = refresh(&volume.core, Some(&spec.credential)).await;
+                if let Some(origin) = spec.origin {
+                    self.renew_origin(&spec.id, &spec.credential, |before| {
+                        Some(origin).filter(|origin| origin != before)
+                    });
+                }
+                return Ok(Outcome::AlreadyServed(refreshed));
             }
         }
         if self.clear(&path).await? == Found::ForeignFuse {
@@ -50,11 +56,17 @@ impl Registry {
             None => Core::open(&spec, &self.shared).await?.into(),
         };
         bind::make_directory(&path).await.map_err(|error| Error::system("make the directory", &path, error))?;
-        let view = ViewMount::mount(&core, &spec, spec.view_for(group), &path).await?;
+        let view = ViewMount::mount(&core, &spec, spec.view_for(group), &path).await;
+        let view = view.inspect_err(|_| {
+            if known.is_none() {
+                core.end_estate_if_saved();
+            }
+        })?;
         let targets = known.map(|volume| volume.targets).unwrap_or_default();
         let id = spec.id.clone();
         let volume = Volume { core, spec, staged: Some((path, view)), targets, unsaved: None };
-        self.volumes.lock().insert(id, volume);
+        self.volumes.lock().insert(id.clone(), volume);
+        self.note(&id);
         Ok(Outcome::Mounted)
     }
 
