@@ -7,6 +7,7 @@
 #   make test-long    the same with far more work in some suites (AZBLOB_TEST=long; see test/harness/src/length.rs)
 #   make manifests  deploy/azblob-csi.yaml, rendered from the Helm chart
 #   make bench    a table of figures  make static  one static binary, tried in an empty root
+#   make test-kernel  a short suite on Debian's kernel, in an emulated machine: production kernels are older than many here
 #   make e2e      the driver in a real Kubernetes: builds one the first time (test/e2e), starts it, ends it
 
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ export E2E_DIR := $(abspath $(TARGET_DIR))/e2e
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo manifests check test races test-long lint bench static e2e e2e-tools tools clients clients-libraries \
+.PHONY: help demo manifests check test races test-long test-kernel lint bench static e2e e2e-tools tools clients clients-libraries \
 	clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,6 +51,12 @@ races:
 # Each suite does more where it asks harness::length().
 test-long: tools clients races
 	AZBLOB_TEST=long $(CONTAINED) cargo test --workspace --no-fail-fast
+
+# Static programs in a machine that QEMU emulates (test/kernel): no virtualization is needed. CASES=NAME picks tests.
+test-kernel: $(TOOLS)/kernel/vmlinuz
+	@test/tools/install.sh debian qemu-system-x86_64=qemu-system-x86
+	export CARGO_BUILD_TARGET=$(HOST) RUSTFLAGS="-C target-feature=+crt-static"
+	$(CONTAINED) cargo run --quiet --example kernel -- $(TOOLS)/kernel $(CASES)
 
 demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/node_modules/.installed)
 	cargo build --bins --example demo
@@ -111,6 +118,10 @@ $(TOOLS)/bin/fsx:
 $(TOOLS)/bin/rclone:
 	@test/tools/install.sh debian fusermount3=fuse3
 	@test/tools/install.sh go $(TOOLS) github.com/rclone/rclone@v1.75.1
+
+$(TOOLS)/kernel/vmlinuz:
+	@test/tools/install.sh kernel $(TOOLS)/kernel
+	touch $@
 
 # Renders and checks the chart.
 $(TOOLS)/bin/helm:

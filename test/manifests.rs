@@ -18,7 +18,7 @@ use std::{
 };
 
 use azblob_csi::{
-    cli::{controller, node},
+    cli::{controller, keeper, node},
     credential::{Cloud, Trust},
     csi::{
         capability::Access,
@@ -75,8 +75,17 @@ fn only<T: Resource + serde::de::DeserializeOwned>() -> T {
     found.remove(0)
 }
 
+fn daemon_set(name: &str) -> DaemonSet {
+    let found = all::<DaemonSet>().into_iter().find(|it| it.metadata.name.as_deref() == Some(name));
+    found.unwrap_or_else(|| panic!("no DaemonSet {name}"))
+}
+
 fn node_pod() -> PodSpec {
-    only::<DaemonSet>().spec.unwrap().template.spec.unwrap()
+    daemon_set("csi-blob-node").spec.unwrap().template.spec.unwrap()
+}
+
+fn keeper_pod() -> PodSpec {
+    daemon_set("csi-blob-keeper").spec.unwrap().template.spec.unwrap()
 }
 
 fn controller_pod() -> PodSpec {
@@ -158,17 +167,16 @@ fn every_object_is_there_once_and_applied_examples_do_not_collide() {
 
 #[test]
 fn objects_have_the_names_that_scripts_rely_on() {
-    let node = only::<DaemonSet>();
-    let controller = only::<Deployment>();
-    for (name, metadata, selector, template) in [
-        ("csi-blob-node", &node.metadata, &node.spec.as_ref().unwrap().selector, &node.spec.as_ref().unwrap().template),
-        (
-            "csi-blob-controller",
-            &controller.metadata,
-            &controller.spec.as_ref().unwrap().selector,
-            &controller.spec.as_ref().unwrap().template,
-        ),
-    ] {
+    assert_eq!(all::<DaemonSet>().len(), 2, "the node plugin and its keeper");
+    let daemon = |name| {
+        let DaemonSet { metadata, spec, .. } = daemon_set(name);
+        let spec = spec.unwrap();
+        (name, metadata, spec.selector, spec.template)
+    };
+    let Deployment { metadata, spec, .. } = only::<Deployment>();
+    let spec = spec.unwrap();
+    let controller = ("csi-blob-controller", metadata, spec.selector, spec.template);
+    for (name, metadata, selector, template) in [daemon("csi-blob-node"), controller, daemon("csi-blob-keeper")] {
         assert_eq!(metadata.name.as_deref(), Some(name));
         assert_eq!(metadata.namespace.as_deref(), Some(NAMESPACE));
         let labels = template.metadata.as_ref().unwrap().labels.as_ref().unwrap();
@@ -176,8 +184,10 @@ fn objects_have_the_names_that_scripts_rely_on() {
         let selected = selector.match_labels.as_ref().unwrap();
         assert!(selected.iter().all(|(key, value)| labels.get(key) == Some(value)), "{name} selects its own pods");
         let pod = template.spec.as_ref().unwrap();
-        assert_eq!(pod.service_account_name.as_deref(), Some(format!("{name}-sa").as_str()));
-        assert_eq!(ours(pod).image, ours(&node_pod()).image, "one image serves both roles");
+        let account = (name != "csi-blob-keeper").then(|| format!("{name}-sa"));
+        assert_eq!(pod.service_account_name, account, "the keeper asks nobody");
+        let images: Vec<_> = pod.containers.iter().map(|container| &container.image).collect();
+        assert!(images.contains(&&ours(&node_pod()).image), "one image serves all roles");
     }
 }
 
@@ -261,11 +271,12 @@ fn the_kubelet_calls_the_driver_as_it_is_built() {
     assert_eq!(driver.fs_group_policy.as_deref(), Some("ReadWriteOnceWithFSType"));
 }
 
-/// The command line of both roles, as the binary has it.
+/// The command line of the roles, as the binary has it.
 #[derive(Debug, clap::Parser)]
 enum CommandLine {
     Node(node::Args),
     Controller(controller::Args),
+    Keeper(keeper::Args),
 }
 
 /// The arguments with `$(NAME)` replaced, as the kubelet does.
@@ -292,13 +303,14 @@ fn our_command_line_takes_the_arguments_of_the_manifests() {
     let (node, controller) = (node_pod(), controller_pod());
     let shown = match command_line(ours(&node)).unwrap() {
         CommandLine::Node(args) => format!("{args:?}"),
-        CommandLine::Controller(args) => panic!("not the node: {args:?}"),
+        other => panic!("not the node: {other:?}"),
     };
     // What the flags became, not only that they were let through.
-    for held in ["from-the-field", KUBELET_DIRECTORY, DRIVER, "/spool"] {
+    for held in ["from-the-field", KUBELET_DIRECTORY, DRIVER, "/spool", "keeper.sock"] {
         assert!(shown.contains(held), "{held} in {shown}");
     }
     assert!(matches!(command_line(ours(&controller)).unwrap(), CommandLine::Controller(_)));
+    assert!(matches!(command_line(&keeper_pod().containers[0]).unwrap(), CommandLine::Keeper(_)));
     for wrong in ["--no-such-flag=1", "--read-ahead=fast"] {
         let mut container = ours(&node).clone();
         container.args.as_mut().unwrap().push(wrong.to_owned());
@@ -352,10 +364,42 @@ fn the_node_may_mount_and_is_replaced_one_at_a_time() {
     assert_eq!(fuse, ("/dev/fuse".to_owned(), "CharDevice".to_owned()));
     assert!(blob.liveness_probe.is_none(), "a timeout must not end the mounts of a node");
     assert!(pod.termination_grace_period_seconds.unwrap() >= 30, "calls in flight and unsaved data get 28 s");
-    let update = only::<DaemonSet>().spec.unwrap().update_strategy.unwrap();
+    let update = daemon_set("csi-blob-node").spec.unwrap().update_strategy.unwrap();
     assert_eq!(update.rolling_update.unwrap().max_unavailable, Some(IntOrString::Int(1)));
     let everywhere = pod.tolerations.unwrap();
     assert!(everywhere.iter().any(|it| it.key.is_none() && it.operator.as_deref() == Some("Exists")));
+}
+
+#[test]
+fn the_keeper_is_left_alone_has_no_right_and_is_where_the_node_plugin_is() {
+    let DaemonSet { spec, .. } = daemon_set("csi-blob-keeper");
+    assert_eq!(spec.unwrap().update_strategy.unwrap().type_.as_deref(), Some("OnDelete"), "an upgrade leaves it");
+    let (pod, node) = (keeper_pod(), node_pod());
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.security_context.as_ref().unwrap().run_as_user, Some(0), "it serves its own user, and root is one");
+    assert_eq!(pod.containers.len(), 1);
+    let container = &pod.containers[0];
+    let context = container.security_context.as_ref().unwrap();
+    assert_eq!((context.privileged, context.allow_privilege_escalation), (None, Some(false)));
+    let capabilities = context.capabilities.as_ref().unwrap();
+    assert_eq!((capabilities.drop.as_deref(), &capabilities.add), (Some(&["ALL".to_owned()][..]), &None));
+    assert_eq!(container.resources.as_ref().unwrap().limits.as_ref().unwrap()["memory"].0, "32Mi");
+    let place = |pod: &PodSpec| (pod.node_selector.clone(), pod.affinity.clone(), pod.tolerations.clone());
+    assert_eq!(place(&pod), place(&node));
+    assert_eq!(pod.priority_class_name, node.priority_class_name);
+}
+
+#[test]
+fn keeper_and_node_plugin_meet_at_one_socket_on_the_host() {
+    let (keeper, node) = (keeper_pod(), node_pod());
+    let socket = Path::new(flag(ours(&node), "--keeper"));
+    assert_eq!(Path::new(flag(&keeper.containers[0], "--socket")), socket);
+    assert!(socket.as_os_str().len() < 108, "the kernel takes no longer path of a socket");
+    let directory = socket.parent().unwrap().to_str().unwrap();
+    let theirs = host_path(&keeper, mount_at(&keeper.containers[0], directory));
+    assert_eq!(theirs, (directory.to_owned(), "DirectoryOrCreate".to_owned()), "the keeper may be there first");
+    assert_eq!(mounts(&keeper.containers[0]).len(), 1, "it sees nothing else of the node");
+    assert!(socket.starts_with(host_path(&node, mount_at(ours(&node), KUBELET_DIRECTORY)).0));
 }
 
 #[test]
@@ -363,7 +407,7 @@ fn pods_mount_the_volumes_that_they_have_and_claims_that_exist() {
     let claims: BTreeSet<_> =
         all::<PersistentVolumeClaim>().into_iter().map(|claim| claim.metadata.name.unwrap()).collect();
     let examples = all::<Pod>().into_iter().map(|pod| pod.spec.unwrap());
-    for pod in examples.chain([node_pod(), controller_pod()]) {
+    for pod in examples.chain([node_pod(), controller_pod(), keeper_pod()]) {
         let volumes = pod.volumes.unwrap();
         let given: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
         let used: BTreeSet<&str> = pod.containers.iter().flat_map(mounts).map(|mount| mount.name.as_str()).collect();

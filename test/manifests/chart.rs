@@ -132,7 +132,9 @@ fn two_drivers_side_by_side_share_no_object_port_or_path() {
     assert_eq!(one.len(), other.len());
     assert!(names(&one).is_disjoint(&names(&other)), "{:?}", names(&one).intersection(&names(&other)));
     let daemon = |documents: &[Document]| {
-        documents.iter().find(|it| it.field("/kind") == "DaemonSet").map(|it| it.value.clone()).unwrap()
+        let is_node = |it: &&Document| it.field("/spec/template/spec/containers/0/name") == "blob";
+        let mut daemons = documents.iter().filter(|it| it.field("/kind") == "DaemonSet");
+        daemons.find(is_node).map(|it| it.value.clone()).unwrap()
     };
     let (one, other) = (daemon(&one), daemon(&other));
     let pod = "/spec/template/spec/containers/0";
@@ -145,6 +147,19 @@ fn two_drivers_side_by_side_share_no_object_port_or_path() {
         volumes.into_iter().find(|volume| volume["name"] == "spool").unwrap()["hostPath"]["path"].clone()
     };
     assert_ne!(spool(&one), spool(&other));
+    let keeper = |daemon: &Value| {
+        let args = daemon.pointer(&format!("{pod}/args")).and_then(Value::as_array).unwrap().clone();
+        args.into_iter().find(|arg| arg.as_str().unwrap().starts_with("--keeper=")).unwrap()
+    };
+    assert_ne!(keeper(&one), keeper(&other));
+}
+
+#[test]
+fn without_a_keeper_there_is_no_pod_of_it_and_nobody_looks_for_one() {
+    let (with, without) = (documents(&[]), documents(&["--set", "keeper.enabled=false"]));
+    assert_eq!(with.len(), without.len() + 1);
+    let is_named = |rest: &[&str]| documents(rest).iter().any(|document| document.value.to_string().contains("keeper"));
+    assert!(is_named(&[]) && !is_named(&["--set", "keeper.enabled=false"]));
 }
 
 /// What helm says after an installation. `helm template` does not show that, so a copy of the chart has it as a document.
@@ -186,6 +201,8 @@ fn a_value_that_nobody_knows_or_that_cannot_be_is_refused_by_name() {
         ("controller.replicas=-1", "/controller/replicas"),
         ("node.cache.free=101", "/node/cache/free"),
         ("linux.kubelet=var/lib/kubelet", "/linux/kubelet"),
+        ("keeper.abandonAfter=soon", "/keeper/abandonAfter"),
+        ("keeper.updateStrategy=RollingUpdate", "updateStrategy"),
     ] {
         let error = rendered(&["--set", set]).expect_err(set);
         assert!(error.contains(says), "{set}: {error}");

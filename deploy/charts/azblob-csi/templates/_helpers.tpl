@@ -8,6 +8,9 @@
 {{- define "azblob.node" -}}
 {{- default (printf "csi-%s-node" (include "azblob.kind" .)) .Values.node.name -}}
 {{- end -}}
+{{- define "azblob.keeper" -}}
+{{- default (printf "csi-%s-keeper" (include "azblob.kind" .)) .Values.keeper.name -}}
+{{- end -}}
 {{- define "azblob.controllerAccount" -}}
 {{- default (printf "csi-%s-controller-sa" (include "azblob.kind" .)) .Values.serviceAccount.controller -}}
 {{- end -}}
@@ -33,6 +36,35 @@
 {{- end -}}
 {{- define "azblob.kubelet" -}}
 {{- trimSuffix "/" .Values.linux.kubelet -}}
+{{- end -}}
+{{/* Below the kubelet's directory, which the node plugin has at the same path. */}}
+{{- define "azblob.keeperSocket" -}}
+{{ include "azblob.kubelet" . }}/plugins/{{ .Values.driver.name }}/keeper/keeper.sock
+{{- end -}}
+
+{{/* Which nodes the node plugin and the keeper are on. */}}
+{{- define "azblob.nodePlace" -}}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with .Values.node.nodeSelector }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+affinity:
+  {{- if .Values.node.affinity }}
+  {{- toYaml .Values.node.affinity | nindent 2 }}
+  {{- else }}
+  nodeAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      nodeSelectorTerms:
+        - matchExpressions:
+            - key: type
+              operator: NotIn
+              values: [virtual-kubelet]
+  {{- end }}
+{{- with .Values.node.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* (dict "root" . "image" .Values.image.x) */}}
@@ -73,7 +105,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end -}}
 
-{{/* Labels and annotations of pods: (dict "root" . "app" NAME). No version: what does not change the pod must not replace it. */}}
+{{/* Labels and annotations of pods: (dict "root" . "app" NAME), and "anonymous" for one that signs in nowhere. No version: what
+     does not change the pod must not replace it. */}}
 {{- define "azblob.podMetadata" -}}
 labels:
   app: {{ .app }}
@@ -82,7 +115,7 @@ labels:
   {{- with .root.Values.customLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-  {{- if .root.Values.workloadIdentity.clientID }}
+  {{- if and .root.Values.workloadIdentity.clientID (not .anonymous) }}
   azure.workload.identity/use: "true"
   {{- end }}
   {{- with .root.Values.podLabels }}
