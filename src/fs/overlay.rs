@@ -10,7 +10,10 @@
 //! must know to go on with a layer is in [`rows`].
 
 mod held;
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody takes a volume over yet"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "what only its tests ask: the keys of a layer, and whether all is written")
+)]
 mod rows;
 
 use std::{
@@ -24,10 +27,9 @@ use bytes::Bytes;
 
 pub use held::Spilling;
 use held::{Held, Shared};
+pub use rows::LayerId;
 use rows::Notes;
 pub(super) use rows::WRITTEN_BYTES_MAX;
-#[expect(unused_imports, reason = "nobody takes a volume over yet")]
-pub use rows::{LayerId, Rows, Unreadable};
 
 use super::{ranges::RangeSet, spool::SpoolFile};
 use crate::{

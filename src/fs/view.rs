@@ -217,18 +217,7 @@ impl Views {
         if let Some(scribe) = scribe {
             scribe.note_number(Counter::Views, id);
         }
-        self.add_as(id, settings, ByNumber::default(), scribe)
-    }
-
-    /// Goes on with the view `id` of another process, whose kernel has these lookups.
-    pub(super) fn take_over(
-        &self,
-        id: u64,
-        settings: ViewSettings,
-        lookups: ByNumber<InodeNumber, u64>,
-        scribe: Option<&Arc<Scribe>>,
-    ) -> Arc<View> {
-        self.add_as(id, settings, lookups, scribe)
+        self.take_over(id, settings, ByNumber::default(), scribe)
     }
 
     /// New views have numbers from `next` on.
@@ -236,7 +225,8 @@ impl Views {
         self.next.fetch_max(next, Ordering::Relaxed);
     }
 
-    fn add_as(
+    /// Goes on with the view `id`, whose kernel has these lookups.
+    pub(super) fn take_over(
         &self,
         id: u64,
         settings: ViewSettings,
