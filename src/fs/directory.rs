@@ -9,11 +9,13 @@
 //!    when, and a page that was asked for earlier loses.
 //! 4. A reader may seek, and a directory may have more names than there is memory for: see [`Listing`].
 //!
-//! [`Listing`] is one pass over the names, `packed` how it keeps one, [`NameMemory`] how many it may keep.
+//! [`Listing`] is one pass over the names, `packed` how it keeps one, [`NameMemory`] how many it may keep, [`Reader`] what
+//! somebody was given of them.
 
 mod listing;
 mod memory;
 mod packed;
+mod reader;
 
 use std::{
     collections::HashMap,
@@ -23,6 +25,7 @@ use std::{
 
 pub use listing::{Cursor, Listing, Names, Slot, Stamp};
 pub use memory::NameMemory;
+pub use reader::{Given, Reader, Start, digest};
 
 use super::{siblings::Walk, subtree::Descent};
 use crate::{blob::Committed, sync::Mutex};
@@ -117,6 +120,12 @@ impl Directory {
     #[must_use]
     pub fn fresh_listing(&self, fresh_for: Duration) -> Option<Arc<Listing>> {
         self.known.lock().listing.clone().filter(|listing| listing.is_current(fresh_for))
+    }
+
+    /// Passes that begin from here on have other offsets than the one of another process that `offset` is of.
+    pub fn begin_behind(&self, offset: u64) {
+        let mut known = self.known.lock();
+        known.listings = known.listings.max(listing::pass_of(offset));
     }
 
     /// The last listing, however old: a hint of what comes next, to be checked.

@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use super::{
     Error, Result,
     by_number::ByNumber,
-    directory::{Listing, Stamp},
+    directory::{Listing, Reader, Stamp, Start},
     inode::Inode,
     takeover::{Counter, Scribe},
 };
@@ -82,8 +82,8 @@ pub struct DirectoryHandle {
     pub stamp: Mutex<Option<Stamp>>,
     /// The view that it was opened through.
     pub view: u64,
-    /// Where the reader may stand since another process had it: offsets, and the name before each.
-    pub left_at: Vec<(u64, String)>,
+    /// What its reader was given.
+    pub reader: Mutex<Reader>,
 }
 
 /// All open handles.
@@ -146,15 +146,29 @@ impl HandleTable {
         }
     }
 
-    /// Writes down what the reader of a directory was given.
-    pub(super) fn note_reader<'name>(
+    /// The reader of a directory reads at `offset`.
+    pub(super) fn read_from(&self, id: HandleId, open: &DirectoryHandle, offset: u64) -> Start {
+        let Some(scribe) = &self.scribe else { return Start::default() };
+        let mut reader = open.reader.lock();
+        let before = reader.rows();
+        let start = reader.go_to(offset);
+        if let Some(from) = start.stale_from {
+            scribe.cut_given(id, from..before, reader.left().get(from));
+        }
+        start
+    }
+
+    /// Writes down what the reader of a directory is given.
+    pub(super) fn note_given<'name>(
         &self,
         id: HandleId,
         open: &DirectoryHandle,
-        given: impl Iterator<Item = (u64, &'name str)>,
+        names: impl Iterator<Item = (u64, &'name str)>,
     ) {
-        if let Some(scribe) = &self.scribe {
-            scribe.note_directory(id, open.view, open.inode.number, given);
+        if let Some(scribe) = &self.scribe
+            && let Some((row, given)) = open.reader.lock().give(names)
+        {
+            scribe.note_given(id, row, &given);
         }
     }
 
@@ -170,7 +184,9 @@ impl HandleTable {
     /// Keeps an open directory.
     pub fn add_directory(&self, handle: DirectoryHandle) -> HandleId {
         let id = self.next_id();
-        self.note_reader(id, &handle, std::iter::empty());
+        if let Some(scribe) = &self.scribe {
+            scribe.note_directory(id, handle.view, handle.inode.number);
+        }
         self.directories.lock().insert(id, Arc::new(handle));
         id
     }
@@ -194,14 +210,15 @@ impl HandleTable {
     /// Takes an open file out.
     pub fn remove_file(&self, id: HandleId) -> Option<Arc<FileHandle>> {
         let removed = self.files.lock().remove(&id);
-        self.forget(id);
+        self.forget(id, 0);
         removed
     }
 
     /// Takes an open directory out.
     pub fn remove_directory(&self, id: HandleId) -> Option<Arc<DirectoryHandle>> {
         let removed = self.directories.lock().remove(&id);
-        self.forget(id);
+        let rows = removed.as_ref().map_or(0, |open| open.reader.lock().rows());
+        self.forget(id, rows);
         removed
     }
 
@@ -211,9 +228,9 @@ impl HandleTable {
         self.files.lock().len() + self.directories.lock().len()
     }
 
-    fn forget(&self, id: HandleId) {
+    fn forget(&self, id: HandleId, given: usize) {
         if let Some(scribe) = &self.scribe {
-            scribe.forget_handle(id);
+            scribe.forget_handle(id, given);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Caller, Entry, Error, FileSystem, HandleId, InodeNumber, Invalidation, Kind, ROOT, Result, View,
-    directory::{Cursor, Listing, Names, Slot, Stamp},
+    directory::{Cursor, Listing, Names, Slot, Stamp, digest},
     handle::DirectoryHandle,
     inode::Inode,
     lookup::{Found, Held},
@@ -49,8 +49,8 @@ impl FileSystem {
         let listing = inode.directory.as_ref().and_then(|known| known.fresh_listing(self.fresh_for()));
         let stamp = listing.as_ref().map(|listing| listing.stamp(self.fresh_for()));
         let (listing, stamp) = (crate::sync::Mutex::new(listing), crate::sync::Mutex::new(stamp));
-        let view = view.id();
-        Ok(self.handles.add_directory(DirectoryHandle { inode, listing, stamp, view, left_at: Vec::new() }))
+        let (view, reader) = (view.id(), crate::sync::Mutex::default());
+        Ok(self.handles.add_directory(DirectoryHandle { inode, listing, stamp, view, reader }))
     }
 
     /// What was there to be read when the handle was opened or read from its beginning, whichever was last. `None` when the
@@ -80,15 +80,10 @@ impl FileSystem {
         count: usize,
     ) -> Result<Vec<DirectoryEntry>> {
         let (id, handle) = (handle, self.handles.directory(handle)?);
-        let is_left = offset > DOTS && handle.listing.lock().is_none();
+        let start = self.handles.read_from(id, &handle, offset);
         let mut listing = self.listing_at(&handle, offset);
         let mut entries = self.dots(&handle.inode, offset);
-        let left_at = handle.left_at.iter().find(|(left, _)| is_left && *left == offset);
-        let from = match left_at {
-            Some((_, name)) => self.position_behind(&handle.inode, &listing, name).await?,
-            None if offset <= DOTS => 0,
-            None => listing.position_of(offset - DOTS),
-        };
+        let mut from = if start.anew || offset <= DOTS { 0 } else { listing.position_of(offset - DOTS) };
         loop {
             match listing.names_from(from, count.saturating_sub(entries.len()).max(1)) {
                 Names::ReadAgain(again) => listing = Arc::clone(handle.listing.lock().insert(again)),
@@ -99,35 +94,26 @@ impl FileSystem {
                     if names.last().is_some_and(|last| listing.is_last_page(last.position)) {
                         self.load_page_ahead(&handle.inode, &listing);
                     }
-                    entries.extend(names.into_iter().map(|listed| DirectoryEntry {
+                    let behind = names.last().map(|last| last.position + 1);
+                    let is_wanted = |name: &str| start.skip.is_empty() || !start.skip.contains(&digest(name));
+                    let wanted = names.into_iter().filter(|listed| is_wanted(&listed.name));
+                    entries.extend(wanted.map(|listed| DirectoryEntry {
                         name: listed.name,
                         number: listed.number,
                         kind: listed.kind,
                         next_offset: listing.offset_of(listed.position) + DOTS + 1,
                     }));
-                    let given = entries.iter().map(|entry: &DirectoryEntry| (entry.next_offset, &*entry.name));
-                    self.handles.note_reader(id, &handle, given);
-                    return Ok(entries);
+                    match behind.filter(|_| entries.is_empty()) {
+                        // All of them were given by another process.
+                        Some(behind) => from = behind,
+                        None => break,
+                    }
                 }
             }
         }
-    }
-
-    /// Where in a new pass a reader goes on who has had `name` in another process's pass. Names come in one order always, but
-    /// for those that are not committed.
-    async fn position_behind(self: &Arc<Self>, directory: &Arc<Inode>, listing: &Listing, name: &str) -> Result<usize> {
-        while !listing.is_complete() && listing.position(name).is_none() {
-            let seen = listing.positions();
-            self.load_page(directory, listing, seen).await?;
-            if listing.positions() == seen && !matches!(listing.cursor(), Cursor::At(_)) {
-                break;
-            }
-        }
-        if let Some(position) = listing.position(name) {
-            return Ok(position + 1);
-        }
-        let behind = listing.slots_from(0, usize::MAX).into_iter().find(|(_, slot)| &*slot.name > name);
-        Ok(behind.map_or_else(|| listing.positions(), |(position, _)| position))
+        let given = entries.iter().map(|entry: &DirectoryEntry| (entry.next_offset, &*entry.name));
+        self.handles.note_given(id, &handle, given);
+        Ok(entries)
     }
 
     /// Fetches the next page while the reader is in this one. What goes wrong is for the reader to find out.

@@ -9,7 +9,7 @@
 //! | versions and states of inodes | the lock of the state, when it opens ([`StateCell`]) |
 //! | names, and who the parent is | the inode table, under its lock |
 //! | lookups of each kernel | the view |
-//! | open handles, where a directory's reader is | the handle table |
+//! | open handles, what a directory's reader was given | the handle table |
 //! | locks | the table of locks |
 //! | dirty layers | the lock of the state; the bytes are in a memory file or the spool, which the keeper holds too |
 //! | what was begun and must not be done twice | the operation ([`begun`]) |
@@ -29,6 +29,7 @@ mod rows;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     os::fd::{BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -42,9 +43,10 @@ pub(super) use inodes::digest_of;
 pub(super) use restore::{Left, Understood, check_identity, number_of_now};
 pub(super) use rows::AttemptRow;
 
-use self::rows::{DeleteRow, HandleRow, LockRow, LocksRow, NameRow, VolumeRow};
+use self::rows::{DeleteRow, GivenRow, HandleRow, LockRow, LocksRow, NameRow, VolumeRow};
 use super::{
     FileSystem, Result,
+    directory::Given,
     handle::{Access, HandleId},
     inode::InodeNumber,
     lock::{Lock, LockCall},
@@ -85,6 +87,8 @@ mod section {
     pub(super) const DELETE: Section = Section(11);
     /// The version that an inode stands for; key: its number.
     pub(super) const VERSION: Section = Section(12);
+    /// Names that the reader of a directory was given; key: the handle's number, and which row.
+    pub(super) const GIVEN: Section = Section(13);
 }
 
 /// Keys of [`section::NUMBERS`].
@@ -106,6 +110,9 @@ const LOST_VIEWS: u64 = 1 << 16;
 const NUMBERS_AT_ONCE: u64 = 1024;
 /// Bits of a key that an inode's or a request's number takes beside a view's.
 const NUMBER_BITS: u32 = 44;
+
+/// Bits of a key that the number of a row takes beside a handle's.
+const GIVEN_BITS: u32 = 20;
 
 /// Something that outlives the process on the ledger's behalf: descriptors are handed to it, and taken back.
 pub trait Holder: Send + Sync + std::fmt::Debug {
@@ -244,22 +251,36 @@ impl Scribe {
         self.ledger.put(section::HANDLE, id.0, &row.encode_to_vec());
     }
 
-    /// A directory is open, and its reader was given these names, with where reading goes on behind each.
-    pub(super) fn note_directory<'name>(
-        &self,
-        id: HandleId,
-        view: u64,
-        inode: InodeNumber,
-        given: impl Iterator<Item = (u64, &'name str)>,
-    ) {
-        let (offsets, names) = given.map(|(offset, name)| (offset, name.to_owned())).unzip();
-        let row = HandleRow { inode: inode.0, directory: true, view, offsets, names, ..HandleRow::default() };
+    /// A directory is open.
+    pub(super) fn note_directory(&self, id: HandleId, view: u64, inode: InodeNumber) {
+        let row = HandleRow { inode: inode.0, directory: true, view, ..HandleRow::default() };
         self.ledger.put(section::HANDLE, id.0, &row.encode_to_vec());
     }
 
-    /// A handle is closed.
-    pub(super) fn forget_handle(&self, id: HandleId) {
+    /// The reader of a directory is given these names.
+    pub(super) fn note_given(&self, id: HandleId, row: usize, given: &Given) {
+        if let Some(key) = given_key(id.0, row) {
+            self.ledger.put(section::GIVEN, key, &GivenRow::from(given).encode_to_vec());
+        }
+    }
+
+    /// The reader of a directory has gone back: these rows are not true any more, and the first of them is now `cut`.
+    pub(super) fn cut_given(&self, id: HandleId, rows: Range<usize>, cut: Option<&Given>) {
+        let mut changes = Changes::default();
+        let first = rows.start;
+        rows.filter_map(|row| given_key(id.0, row)).for_each(|key| changes.remove(section::GIVEN, key));
+        if let Some((key, cut)) = given_key(id.0, first).zip(cut) {
+            changes.put(section::GIVEN, key, GivenRow::from(cut).encode_to_vec());
+        }
+        self.apply(&changes);
+    }
+
+    /// A handle is closed, whose reader was given so many rows of names.
+    pub(super) fn forget_handle(&self, id: HandleId, given: usize) {
         self.ledger.remove(section::HANDLE, id.0);
+        if given > 0 {
+            self.cut_given(id, 0..given, None);
+        }
     }
 
     /// These are the locks of an inode.
@@ -391,6 +412,11 @@ impl FileSystem {
 /// A key of two numbers, of which neither comes near its end.
 fn key_of(view: u64, number: u64) -> u64 {
     view << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)
+}
+
+/// The key of what a directory's reader was given; `None` past more rows than any reader takes: 2^20 replies.
+fn given_key(handle: u64, row: usize) -> Option<u64> {
+    (row < 1 << GIVEN_BITS).then_some(handle << GIVEN_BITS | row as u64)
 }
 
 /// The two numbers of such a key.

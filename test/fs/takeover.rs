@@ -279,6 +279,65 @@ async fn locks_attributes_and_readers_of_directories_go_on() {
     assert_eq!(names, wanted);
 }
 
+/// Reads on from `offset`, as a kernel does that has room for so many entries.
+async fn read_on(
+    volume: &Volume,
+    reader: HandleId,
+    mut offset: u64,
+    room: usize,
+    replies: usize,
+) -> (Vec<String>, u64) {
+    let mut names = Vec::new();
+    for _ in 0..replies {
+        let more = volume.fs.read_directory(reader, offset, 50).await.unwrap();
+        let Some(last) = more.iter().take(room).next_back() else { break };
+        offset = last.next_offset;
+        names.extend(more.iter().take(room).map(|entry| entry.name.to_string()));
+    }
+    (names, offset)
+}
+
+/// What is not committed comes in another order than the service's, and the next process asks the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_is_given_each_name_once_by_all_processes_together() {
+    for (room, replies) in [(1, 1), (1, 4), (2, 2), (3, 1), (3, 3), (5, 2), (50, 1)] {
+        let service = Service::start();
+        let (first, estate) = kept_volume(&service).await;
+        let directory = first.make_directory(ROOT, "d").await;
+        let mut wanted = vec![".".to_owned(), "..".to_owned()];
+        for name in ["moved", "link", "z", "a", "m", "b"] {
+            let (_, handle) = first.create_in(directory, name, CREATE).await.unwrap();
+            first.write(handle, 0, name.as_bytes()).await;
+            if name != "m" {
+                first.fs.flush(handle).await.unwrap();
+            }
+            wanted.push(name.to_owned());
+        }
+        let reader = first.fs.open_directory(&first.caller.view, directory).unwrap();
+        let (mut names, mut offset) = read_on(&first, reader, 0, room, replies).await;
+        let mut process = first;
+        for _ in 0..2 {
+            process = estate.volume(&service).await;
+            // A reply that never came.
+            read_on(&process, reader, offset, room, 1).await;
+            process = estate.volume(&service).await;
+            let (more, at) = read_on(&process, reader, offset, room, 1).await;
+            names.extend(more);
+            offset = at;
+        }
+        names.extend(read_on(&process, reader, offset, room, 50).await.0);
+        names.sort();
+        wanted.sort();
+        assert_eq!(names, wanted, "{replies} replies of {room}");
+        // From the beginning, all of it again.
+        let (mut again, _) = read_on(&process, reader, 0, 50, 2).await;
+        again.sort();
+        assert_eq!(again, wanted);
+        process.fs.close_directory(reader);
+        assert!(!estate.contents().keys().any(|(section, _)| *section == Section(13)), "nothing is left of it");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deletes_that_were_answered_are_done_by_the_next_process() {
     let service = Service::start();

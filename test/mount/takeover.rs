@@ -187,7 +187,8 @@ while time.monotonic() < end:
     with open(os.path.join(name, "moved"), "rb") as file:
         assert file.read() == bytes([number % 256]) * 5000, name
     os.symlink("moved", os.path.join(name, "link"))
-    assert sorted(os.listdir(name)) == ["link", "moved"], os.listdir(name)
+    listed = os.listdir(name)
+    assert sorted(listed) == ["link", "moved"], listed
     os.unlink(os.path.join(name, "link")); os.unlink(os.path.join(name, "moved")); os.rmdir(name)
     pages[number % (1 << 16)] = number % 256
     for line in follower:

@@ -107,6 +107,11 @@ const NAME_OVERHEAD_BYTES: u64 = 32 + 8 + 16;
 const OFFSETS_A_PASS: u64 = 1 << 24;
 const PASSES_APART: u64 = 1 << 7;
 
+/// The pass, by its number, that an offset is of.
+pub(super) fn pass_of(offset: u64) -> u64 {
+    offset / OFFSETS_A_PASS
+}
+
 /// What somebody's copy of the names was read from.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp {

@@ -19,6 +19,7 @@ use super::{
         attributes::Attributes,
         by_number::ByNumber,
         commit::Attempt,
+        directory::{Given, Reader},
         handle::{Access, DirectoryHandle, FileHandle, HandleId},
         inode::{Base, Inode, InodeNumber, ROOT, State},
         lock::{Lock, LockCall, Owner},
@@ -28,11 +29,11 @@ use super::{
         table::LeftRow,
         view::Invalidation,
     },
-    Counter, FORMAT, Scribe,
+    Counter, FORMAT, GIVEN_BITS, Scribe,
     inodes::{kind_of, read_state},
     layers::{self, spool_key},
     numbers_of,
-    rows::{BaseRow, BegunRow, DeleteRow, HandleRow, InodeRow, LocksRow, NameRow, VolumeRow},
+    rows::{BaseRow, BegunRow, DeleteRow, GivenRow, HandleRow, InodeRow, LocksRow, NameRow, VolumeRow},
     section,
 };
 use crate::{
@@ -50,8 +51,9 @@ const BEGUN_AGE: Duration = Duration::from_secs(600);
 pub(in crate::fs) struct Left {
     begun: Mutex<HashMap<u64, BegunRow>>,
     views: Mutex<BTreeMap<u64, ByNumber<InodeNumber, u64>>>,
-    /// Files that change without a kernel's doing.
-    followed: Mutex<Vec<InodeNumber>>,
+    /// Of what kernels may have a copy that nobody else knows: files that change without a kernel's doing, directories whose
+    /// readers go on in another order.
+    doubted: Mutex<Vec<InodeNumber>>,
     /// The volume goes on with what another process had.
     is_taken_over: bool,
 }
@@ -71,6 +73,8 @@ pub(in crate::fs) struct Understood {
     rows: BTreeMap<u64, (InodeRow, Option<BaseRow>, NameRow)>,
     root: Option<InodeRow>,
     handles: Vec<(u64, HandleRow)>,
+    /// What the readers of directories were given, by handle.
+    given: BTreeMap<u64, Vec<Given>>,
     lookups: BTreeMap<u64, ByNumber<InodeNumber, u64>>,
     locks: Vec<(InodeNumber, Vec<Lock>)>,
     begun: HashMap<u64, BegunRow>,
@@ -119,6 +123,14 @@ impl Understood {
                     read.lookups.entry(view).or_default().insert(InodeNumber(number), count);
                 }
                 section::HANDLE => read.handles.push((key, decoded("handle", key, row)?)),
+                section::GIVEN => {
+                    let row: GivenRow = decoded("names given", key, row)?;
+                    if row.digests.is_empty() || row.first.checked_add(row.digests.len() as u64).is_none() {
+                        return Err(unreadable(format!("names given {key} are none")));
+                    }
+                    let given = Given { first: row.first, digests: row.digests };
+                    read.given.entry(key >> GIVEN_BITS).or_default().push(given);
+                }
                 section::LOCKS => read.locks.push((InodeNumber(key), locks_of(&decoded("locks", key, row)?)?)),
                 section::LAYER => drop(read.heads.insert(key, row.clone())),
                 section::BUFFER => {
@@ -350,13 +362,13 @@ impl FileSystem {
             let mut state = root.state.lock();
             state.attributes = row.carried.as_ref().map(|row| row.carried().attributes).unwrap_or_default();
         }
-        self.take_over_handles(read, inodes);
+        self.take_over_handles(scribe, read, inodes);
         self.locks.take_over(std::mem::take(&mut read.locks));
         self.views.count_from(read.counters[Counter::Views as usize]);
         let has_views = read.lookups.len() > 1;
         let changes = |row: &InodeRow| row.kind == 0 && (has_views || row.followed);
-        let followed = read.rows.iter().filter(|(_, (row, _, _))| changes(row));
-        *self.left.followed.lock() = followed.map(|(number, _)| InodeNumber(*number)).collect();
+        let changing = read.rows.iter().filter(|(_, (row, _, _))| changes(row));
+        self.left.doubted.lock().extend(changing.map(|(number, _)| InodeNumber(*number)));
         *self.left.views.lock() = std::mem::take(&mut read.lookups);
         let begun = std::mem::take(&mut read.begun);
         scribe.ended.remember(begun.keys().copied(), Instant::now() + BEGUN_AGE);
@@ -372,23 +384,31 @@ impl FileSystem {
         }
     }
 
-    fn take_over_handles(&self, read: &Understood, inodes: &HashMap<u64, Arc<Inode>>) {
+    fn take_over_handles(&self, scribe: &Scribe, read: &mut Understood, inodes: &HashMap<u64, Arc<Inode>>) {
         let find = |number: u64| match number == ROOT.0 {
             true => self.table.get(ROOT),
             false => inodes.get(&number).cloned(),
         };
         let (mut files, mut directories) = (Vec::new(), Vec::new());
-        for (id, row) in &read.handles {
-            let (Some(inode), id) = (find(row.inode), HandleId(*id)) else { continue };
+        for (id, row) in std::mem::take(&mut read.handles) {
+            let (Some(inode), id) = (find(row.inode), HandleId(id)) else { continue };
             let view = row.view;
             if row.directory {
-                let left_at = row.offsets.iter().copied().zip(row.names.iter().cloned()).collect();
+                let left = read.given.remove(&id.0).unwrap_or_default();
+                if let (Some(known), Some(given)) = (&inode.directory, left.iter().map(Given::last).max()) {
+                    known.begin_behind(given);
+                    self.left.doubted.lock().push(inode.number);
+                }
                 let (listing, stamp) = (Mutex::new(None), Mutex::new(None));
-                directories.push((id, DirectoryHandle { inode, listing, stamp, view, left_at }));
+                let reader = Mutex::new(Reader::taken_over(left));
+                directories.push((id, DirectoryHandle { inode, listing, stamp, view, reader }));
             } else {
                 let (stream, heard) = (self.cache().stream(), AtomicU64::new(row.heard));
                 files.push((id, FileHandle { id, inode, access: access_of(row.access), stream, heard, view }));
             }
+        }
+        for (handle, left) in std::mem::take(&mut read.given) {
+            scribe.cut_given(HandleId(handle), 0..left.len(), None);
         }
         self.handles.take_over(files, directories, read.counters[Counter::Handles as usize]);
     }
@@ -400,8 +420,8 @@ impl FileSystem {
             return None;
         }
         let view = self.views.take_over(id, settings, lookups.unwrap_or_default(), self.scribe.as_ref());
-        // What the other process was about to tell this kernel is not known: of files that change without its doing.
-        for number in &*self.left.followed.lock() {
+        // What the other process was about to tell this kernel is not known.
+        for number in &*self.left.doubted.lock() {
             view.tell(Invalidation::Data(*number));
         }
         Some(view)

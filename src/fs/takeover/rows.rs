@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::super::{attributes::Attributes, inode::Carried, xattr::MetadataChanges};
+use super::super::{attributes::Attributes, directory::Given, inode::Carried, xattr::MetadataChanges};
 use crate::blob::{BlobKind, BlobProperties, ContentHeaders, ETag};
 
 /// A point in time, before or after 1970.
@@ -390,12 +390,21 @@ pub(in crate::fs) struct HandleRow {
     pub heard: u64,
     #[prost(uint64, tag = "5")]
     pub view: u64,
-    /// Where the reader of a directory may stand.
-    #[prost(uint64, repeated, tag = "6")]
-    pub offsets: Vec<u64>,
-    /// The name before each.
-    #[prost(string, repeated, tag = "7")]
-    pub names: Vec<String>,
+}
+
+/// [`Given`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(in crate::fs) struct GivenRow {
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    #[prost(fixed64, repeated, tag = "2")]
+    pub digests: Vec<u64>,
+}
+
+impl From<&Given> for GivenRow {
+    fn from(given: &Given) -> Self {
+        Self { first: given.first, digests: given.digests.clone() }
+    }
 }
 
 /// One lock.
