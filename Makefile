@@ -7,6 +7,7 @@
 #   make test-long    the same with far more work in some suites (AZBLOB_TEST=long; see test/harness/src/length.rs)
 #   make manifests  deploy/azblob-csi.yaml, rendered from the Helm chart
 #   make bench    a table of figures  make static  one static binary, tried in an empty root
+#   make upgrade FROM=REVISION  mounts under upgrades between this build and another's
 #   make test-kernel  a short suite on Debian's kernel, in an emulated machine: production kernels are older than many here
 #   make e2e      the driver in a real Kubernetes: builds one the first time (test/e2e), starts it, ends it
 
@@ -25,7 +26,7 @@ export E2E_DIR := $(abspath $(TARGET_DIR))/e2e
 # Quick tests: no large files, no other clients, no second service.
 QUICK := --lib --bins --test tidy
 
-.PHONY: help demo manifests check test races test-long test-kernel lint bench static e2e e2e-tools tools clients clients-libraries \
+.PHONY: help demo manifests check test races test-long test-kernel upgrade lint bench static e2e e2e-tools tools clients clients-libraries \
 	clean-tools
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -57,6 +58,16 @@ test-kernel: $(TOOLS)/kernel/vmlinuz
 	@test/tools/install.sh debian qemu-system-x86_64=qemu-system-x86
 	export CARGO_BUILD_TARGET=$(HOST) RUSTFLAGS="-C target-feature=+crt-static"
 	$(CONTAINED) cargo run --quiet --example kernel -- $(TOOLS)/kernel $(CASES)
+
+# Programs while the driver is upgraded twenty times, from this build to that of another revision of the repository and back.
+upgrade:
+	from=$$(mktemp -d)
+	trap 'git worktree remove --force "$$from"' EXIT
+	git worktree add --detach "$$from" "$(FROM)"
+	cargo build --manifest-path "$$from/Cargo.toml" --target-dir $(TARGET_DIR) --bin azblob-csi
+	cp $(TARGET_DIR)/debug/azblob-csi $(TARGET_DIR)/azblob-csi.other
+	AZBLOB_OTHER_BUILD=$$(realpath $(TARGET_DIR)/azblob-csi.other) AZBLOB_TEST=long \
+		$(CONTAINED) cargo test --test mount programs_do_not_notice_an_upgrade -- --nocapture
 
 demo: $(CLIENTS)/.venv/.installed $(if $(filter azurite,$(DEMO)),test/azurite/node_modules/.installed)
 	cargo build --bins --example demo

@@ -8,6 +8,8 @@ mod harness;
 mod inherit;
 #[path = "csi/keeper.rs"]
 mod keeper;
+#[path = "csi/many.rs"]
+mod many;
 #[path = "csi/migrate.rs"]
 mod migrate;
 #[path = "csi/node.rs"]

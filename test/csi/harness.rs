@@ -157,6 +157,13 @@ impl Cluster {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
+    /// What the node plugin of `driver` has resident that is its own, in KiB (RssAnon).
+    pub fn resident_kib(&self, driver: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.plugins[driver].id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// What node plugins in processes of their own have logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("node.log")).unwrap()
@@ -207,6 +214,16 @@ impl Cluster {
 
     pub fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
+    }
+
+    /// Where the kubelet has a pod's volume, with the note that it puts beside.
+    pub fn target(&self, pod: &str) -> String {
+        let target = format!("pods/{pod}/volumes/kubernetes.io~csi/pv1/mount");
+        let directory = self.path(&target).parent().unwrap().to_owned();
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("vol_data.json"), serde_json::json!({ "driverName": DRIVER }).to_string())
+            .unwrap();
+        target
     }
 
     pub fn secrets(&self) -> BTreeMap<String, String> {

@@ -33,7 +33,6 @@ use azblob_csi::{
         registry::{Estates, Makers, Taken, record::VolumeRecord},
     },
 };
-use serde_json::json;
 use tokio::sync::watch;
 use tonic::{Code, Request};
 
@@ -121,15 +120,6 @@ impl Next {
     }
 }
 
-/// A volume of a pod, where the kubelet has it, with the note that it puts beside.
-fn target(cluster: &Cluster, pod: &str) -> String {
-    let target = format!("pods/{pod}/volumes/kubernetes.io~csi/pv1/mount");
-    let directory = cluster.path(&target).parent().unwrap().to_owned();
-    std::fs::create_dir_all(&directory).unwrap();
-    std::fs::write(directory.join("vol_data.json"), json!({ "driverName": DRIVER }).to_string()).unwrap();
-    target
-}
-
 /// An inline volume of the container.
 fn inline(cluster: &Cluster, target: &str) -> NodePublishVolumeRequest {
     NodePublishVolumeRequest {
@@ -153,7 +143,7 @@ async fn the_next_plugin_goes_on_with_what_was_staged_and_published_while_it_tak
     let _keeper = Keeper::start(BINARY, &socket, &[]);
     let mut cluster = Cluster::start_apart(&[], &["--keeper", socket.to_str().unwrap()]).await;
     let volume = cluster.staged("pvc-1").await;
-    let [plain, of_group, own, gone, new] = ["a", "b", "c", "d", "e"].map(|pod| target(&cluster, pod));
+    let [plain, of_group, own, gone, new] = ["a", "b", "c", "d", "e"].map(|pod| cluster.target(pod));
     cluster.publish(&volume, &plain).await;
     let mut request = cluster.publish_request(&volume, &of_group);
     request.volume_capability = Some(capability(Mode::MultiNodeMultiWriter, Some(4321)));
@@ -219,7 +209,7 @@ async fn what_cannot_be_gone_on_with_is_mounted_anew() {
     let arguments = ["--keeper", socket.to_str().unwrap()];
     let mut cluster = Cluster::start_apart(&[], &arguments).await;
     let volume = cluster.staged("pvc-1").await;
-    let pod = target(&cluster, "a");
+    let pod = cluster.target("a");
     cluster.publish(&volume, &pod).await;
     cluster.sh(&format!("echo kept > {pod}/file")).await;
     cluster.kill(DRIVER);
@@ -259,7 +249,7 @@ async fn pods_notice_nothing_of_a_plugin_that_is_killed_or_told_to_end() {
     let arguments = ["--keeper", socket.to_str().unwrap()];
     let mut cluster = Cluster::start_apart(&[], &arguments).await;
     let volume = cluster.staged("pvc-1").await;
-    let [plain, of_group, own, new] = ["a", "b", "c", "d"].map(|pod| target(&cluster, pod));
+    let [plain, of_group, own, new] = ["a", "b", "c", "d"].map(|pod| cluster.target(pod));
     cluster.publish(&volume, &plain).await;
     let mut request = cluster.publish_request(&volume, &of_group);
     request.volume_capability = Some(capability(Mode::MultiNodeMultiWriter, Some(4321)));

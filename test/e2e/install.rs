@@ -13,11 +13,18 @@ pub const DRIVER: &str = "blob.csi.azure.com";
 pub const NAMESPACE: &str = "kube-system";
 /// Its node plugin.
 pub const NODE_PLUGIN: &str = "daemonset/csi-blob-node";
+/// What holds its mounts.
+pub const KEEPER: &str = "daemonset/csi-blob-keeper";
 /// Its release.
 pub const RELEASE: &str = "azblob-csi";
 
 /// Installs the driver under a name, or brings its settings up to date, and waits until it serves.
 pub fn install(cluster: &Cluster, release: &str, driver: &str) {
+    install_with(cluster, release, driver, &[]);
+}
+
+/// The same with more arguments for helm.
+pub fn install_with(cluster: &Cluster, release: &str, driver: &str, more: &[&str]) {
     authority(cluster);
     let mut values = tempfile::NamedTempFile::new().unwrap();
     let text = manifest("values.yaml", &[("driver", driver), ("proxy", &cluster.identity.proxy_url())]);
@@ -25,7 +32,7 @@ pub fn install(cluster: &Cluster, release: &str, driver: &str) {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/charts/azblob-csi");
     let (chart, values) = (chart.to_str().unwrap(), values.path().to_str().unwrap());
     let arguments = ["upgrade", "--install", release, chart, "--namespace", NAMESPACE, "--values", values, "--wait"];
-    program("helm", &[&arguments[..], &["--timeout", "170s"]].concat()).success();
+    program("helm", &[&arguments[..], &["--timeout", "170s"], more].concat()).success();
     registered(driver);
 }
 
@@ -57,5 +64,34 @@ fn registered(driver: &str) {
 pub fn restart_node_plugin() {
     kubectl(&["-n", NAMESPACE, "rollout", "restart", NODE_PLUGIN]);
     kubectl(&["-n", NAMESPACE, "rollout", "status", NODE_PLUGIN, "--timeout=170s"]);
+    registered(DRIVER);
+}
+
+/// Deletes the pods of these DaemonSets, all at once, and waits until others serve.
+pub fn replace_pods(of: &[&str], how: &[&str]) {
+    let names: Vec<&str> = of.iter().map(|name| name.trim_start_matches("daemonset/")).collect();
+    let selector = format!("app in ({})", names.join(","));
+    let named =
+        || kubectl(&["-n", NAMESPACE, "get", "pods", "-l", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+    let before = named();
+    let delete = ["-n", NAMESPACE, "delete", "pod", "-l", &selector, "--timeout=120s"];
+    kubectl(&[&delete[..], how].concat());
+    until("other pods", PATIENCE, || {
+        let now = named();
+        let are_new = now.split(' ').count() == of.len() && !now.split(' ').any(|pod| before.contains(pod));
+        if are_new { Ok(()) } else { Err(now) }
+    });
+    settled();
+}
+
+/// Waits until the node's plugin and keeper are ready.
+pub fn settled() {
+    for set in [NODE_PLUGIN, KEEPER] {
+        until("the driver's pods to be ready", PATIENCE, || {
+            let status = "jsonpath={.status.numberReady} of {.status.desiredNumberScheduled}";
+            let ready = kubectl(&["-n", NAMESPACE, "get", set, "-o", status]);
+            if ready == "1 of 1" { Ok(()) } else { Err(format!("{set}: {ready}")) }
+        });
+    }
     registered(DRIVER);
 }

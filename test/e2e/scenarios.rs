@@ -6,6 +6,7 @@ mod copies;
 mod drivers;
 mod failures;
 mod inline;
+mod restarts;
 mod rotation;
 mod scale;
 mod volumes;

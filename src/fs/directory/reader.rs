@@ -6,14 +6,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-/// Names that a reader was given one after the other, or could have been: he has come to one of their offsets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Given {
-    /// Where reading goes on behind the first.
-    pub first: u64,
-    /// [`digest`] of each; 0 where there was no name any more.
-    pub digests: Vec<u64>,
-}
+/// Names that a reader was given one after the other, or could have been: where reading goes on behind each, and its [`digest`].
+/// Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given(pub Vec<(u64, u64)>);
 
 /// Where a read begins.
 #[derive(Debug, Default)]
@@ -39,14 +35,14 @@ pub struct Reader {
 }
 
 impl Given {
-    fn has(&self, offset: u64) -> bool {
-        offset.checked_sub(self.first).is_some_and(|at| at < self.digests.len() as u64)
-    }
-
     /// Where reading goes on behind the last.
     #[must_use]
     pub fn last(&self) -> u64 {
-        self.first + self.digests.len() as u64 - 1
+        self.0.last().map_or(0, |(offset, _)| *offset)
+    }
+
+    fn position(&self, offset: u64) -> Option<usize> {
+        self.0.binary_search_by_key(&offset, |(offset, _)| *offset).ok()
     }
 }
 
@@ -71,38 +67,31 @@ impl Reader {
 
     /// He reads at `offset`.
     pub fn go_to(&mut self, offset: u64) -> Start {
-        if offset == 0 {
-            let stale_from = (self.rows > 0).then_some(0);
-            *self = Self::default();
-            return Start { stale_from, ..Start::default() };
-        }
         if self.here.is_some_and(|(first, last)| (first..=last).contains(&offset)) {
             return Start { skip: Arc::clone(&self.skip), ..Start::default() };
         }
-        let Some(at) = self.left.iter().rposition(|given| given.has(offset)) else { return Start::default() };
-        let given = &mut self.left[at];
-        given.digests.truncate(usize::try_from(offset - given.first + 1).unwrap_or(usize::MAX));
+        let mut parts = self.left.iter().enumerate().rev();
+        let found = parts.find_map(|(at, given)| Some((at, given.position(offset)?)));
+        let Some((at, position)) = found else {
+            // At the beginning, or where nobody has sent him.
+            let stale_from = (self.rows > 0).then_some(0);
+            *self = Self::default();
+            return Start { stale_from, ..Start::default() };
+        };
         self.left.truncate(at + 1);
+        self.left[at].0.truncate(position + 1);
         (self.here, self.rows) = (None, at + 1);
-        self.skip = Arc::new(self.left.iter().flat_map(|given| given.digests.iter().copied()).collect());
+        self.skip = Arc::new(self.left.iter().flat_map(|given| given.0.iter().map(|(_, digest)| *digest)).collect());
         Start { anew: true, skip: Arc::clone(&self.skip), stale_from: Some(at) }
     }
 
     /// He is given names, with where reading goes on behind each. Returns what is to be written down of it, and as which row.
     pub fn give<'name>(&mut self, names: impl Iterator<Item = (u64, &'name str)>) -> Option<(usize, Given)> {
         let behind = self.here.map_or(0, |(_, last)| last);
-        let mut given = Given::default();
-        for (offset, name) in names.filter(|(offset, _)| *offset > behind) {
-            if given.digests.is_empty() {
-                given.first = offset;
-            }
-            given.digests.resize(usize::try_from(offset - given.first).unwrap_or(usize::MAX), 0);
-            given.digests.push(digest(name));
-        }
-        if given.digests.is_empty() {
-            return None;
-        }
-        self.here = Some((self.here.map_or(given.first, |(first, _)| first), given.last()));
+        let new = names.filter(|(offset, _)| *offset > behind);
+        let given = Given(new.map(|(offset, name)| (offset, digest(name))).collect());
+        let (first, _) = *given.0.first()?;
+        self.here = Some((self.here.map_or(first, |(first, _)| first), given.last()));
         self.rows += 1;
         Some((self.rows - 1, given))
     }

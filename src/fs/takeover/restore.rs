@@ -125,10 +125,7 @@ impl Understood {
                 section::HANDLE => read.handles.push((key, decoded("handle", key, row)?)),
                 section::GIVEN => {
                     let row: GivenRow = decoded("names given", key, row)?;
-                    if row.digests.is_empty() || row.first.checked_add(row.digests.len() as u64).is_none() {
-                        return Err(unreadable(format!("names given {key} are none")));
-                    }
-                    let given = Given { first: row.first, digests: row.digests };
+                    let given = row.given().ok_or_else(|| unreadable(format!("names given {key} are none")))?;
                     read.given.entry(key >> GIVEN_BITS).or_default().push(given);
                 }
                 section::LOCKS => read.locks.push((InodeNumber(key), locks_of(&decoded("locks", key, row)?)?)),

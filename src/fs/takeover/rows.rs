@@ -395,15 +395,32 @@ pub(in crate::fs) struct HandleRow {
 /// [`Given`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(in crate::fs) struct GivenRow {
-    #[prost(uint64, tag = "1")]
-    pub first: u64,
+    /// From each offset to the next, from 0 to the first.
+    #[prost(uint64, repeated, tag = "1")]
+    pub steps: Vec<u64>,
     #[prost(fixed64, repeated, tag = "2")]
     pub digests: Vec<u64>,
 }
 
 impl From<&Given> for GivenRow {
     fn from(given: &Given) -> Self {
-        Self { first: given.first, digests: given.digests.clone() }
+        let mut before = 0;
+        let step = |(offset, _): &(u64, u64)| offset - std::mem::replace(&mut before, *offset);
+        Self { steps: given.0.iter().map(step).collect(), digests: given.0.iter().map(|(_, digest)| *digest).collect() }
+    }
+}
+
+impl GivenRow {
+    /// `None` for what nobody has written.
+    pub fn given(&self) -> Option<Given> {
+        let mut at = 0_u64;
+        let mut offsets = Vec::with_capacity(self.steps.len());
+        for step in self.steps.iter().filter(|step| **step > 0) {
+            at = at.checked_add(*step)?;
+            offsets.push(at);
+        }
+        let is_whole = !offsets.is_empty() && offsets.len() == self.digests.len();
+        is_whole.then(|| Given(offsets.into_iter().zip(self.digests.iter().copied()).collect()))
     }
 }
 

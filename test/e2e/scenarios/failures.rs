@@ -1,6 +1,6 @@
-//! What goes wrong: pods that end while they write, containers that vanish, a plugin that is started anew, mounts that fail.
+//! What goes wrong: pods that end while they write, containers that vanish, mounts that fail.
 
-use crate::{install::restart_node_plugin, scenario::Scenario};
+use crate::scenario::Scenario;
 
 #[test]
 fn what_was_closed_is_there_when_a_pod_is_killed_while_it_writes() {
@@ -34,53 +34,6 @@ fn a_pod_ends_after_its_container_was_deleted() {
     let said =
         scenario.try_sh("user", "timeout 60 dd if=/dev/zero of=/data/other bs=1k count=1 conv=fsync").unwrap_err();
     assert!(said.contains("/data/other"), "{said}");
-    scenario.delete_pod("user");
-}
-
-#[test]
-fn the_plugin_can_be_started_anew_between_pods() {
-    let scenario = Scenario::alone("plugin-restart");
-    scenario.volume("data", &[]);
-    scenario.pod("before", "data");
-    scenario.ready(&["before"]);
-    scenario.sh("before", "echo kept >/data/file");
-    scenario.delete_pod("before");
-    restart_node_plugin();
-    scenario.pod("after", "data");
-    scenario.ready(&["after"]);
-    assert_eq!(scenario.sh("after", "cat /data/file && echo new >>/data/file && cat /data/file"), "kept\nkept\nnew");
-}
-
-#[test]
-fn a_pod_started_after_the_plugin_heals_a_volume_that_another_pod_still_has() {
-    let scenario = Scenario::alone("plugin-heals");
-    scenario.volume("data", &[]);
-    scenario.pod("old", "data");
-    scenario.ready(&["old"]);
-    scenario.sh("old", "echo kept >/data/file");
-    restart_node_plugin();
-    // The staging mount of the old plugin is dead; the new pod's publish has to notice.
-    scenario.pod("new", "data");
-    scenario.ready(&["new"]);
-    assert_eq!(scenario.sh("new", "cat /data/file"), "kept");
-    scenario.delete_pod("old");
-    assert_eq!(scenario.sh("new", "cat /data/file"), "kept");
-}
-
-#[test]
-fn a_pod_ends_whose_volume_could_not_be_mounted_again_after_the_plugin_was_started_anew() {
-    let scenario = Scenario::alone("plugin-ends");
-    scenario.volume("data", &[]);
-    scenario.pod("user", "data");
-    scenario.ready(&["user"]);
-    scenario.cluster.emulator.delete_container(scenario.name);
-    restart_node_plugin();
-    // The kubelet publishes again by itself. After a refusal that it takes for final it forgets a target that is not mounted, and
-    // could not unmount it any more.
-    scenario.until("the refused publish", || {
-        let said = scenario.kubectl(&["describe", "pod", "user"]);
-        if said.contains("Container plugin-ends does not exist") { Ok(()) } else { Err(said) }
-    });
     scenario.delete_pod("user");
 }
 

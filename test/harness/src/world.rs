@@ -146,17 +146,25 @@ impl World {
         self.start(&self.url(), mount_point, args, number)
     }
 
+    /// As [`Self::mount_at`], by another build of the driver.
+    #[track_caller]
+    #[must_use]
+    pub fn mount_at_from(&self, binary: &str, mount_point: &Path, args: &[&str]) -> Mount {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        self.start_from(binary, &self.url(), mount_point, args, number)
+    }
+
     #[track_caller]
     fn start(&self, url: &str, mount_point: &Path, args: &[&str], number: u32) -> Mount {
-        let mut all = vec!["mount"];
-        all.extend(args);
-        all.extend([url, mount_point.to_str().unwrap()]);
-        Mount::start(
-            self.command(&all),
-            mount_point.to_owned(),
-            &self.path(&format!("mnt{number}.log")),
-            self.mounts_live,
-        )
+        self.start_from(self.binary, url, mount_point, args, number)
+    }
+
+    #[track_caller]
+    fn start_from(&self, binary: &str, url: &str, mount_point: &Path, args: &[&str], number: u32) -> Mount {
+        let mut command = driver(binary);
+        command.arg("mount").args(args).arg(url).arg(mount_point).env("AZURE_STORAGE_KEY", self.emulator.key());
+        let log = self.path(&format!("mnt{number}.log"));
+        Mount::start(command, mount_point.to_owned(), &log, self.mounts_live)
     }
 
     /// Runs the binary with arguments that must fail: exit code 1, soon, one sentence, no panic.
