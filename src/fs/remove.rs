@@ -27,20 +27,30 @@ impl FileSystem {
     /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says, or has said of an earlier
     /// unlink in the directory that was answered before it ([`super::deletes`]).
     pub async fn unlink(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
-        self.remove_once(caller, self.unlink_name(caller, parent, name)).await
+        self.remove_once(caller, || self.unlink_name(caller, parent, name)).await
     }
 
     /// Removes something, unless the process before has done so already; `removal` says ENOENT then.
-    async fn remove_once(self: &Arc<Self>, caller: &Caller, removal: impl Future<Output = Result<()>>) -> Result<()> {
+    async fn remove_once<F>(self: &Arc<Self>, caller: &Caller, removal: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<()>>,
+    {
         let begun = self.begin(caller);
         if let Some(outcome) = begun.outcome() {
             return outcome.map(drop);
         }
         self.note_removing(&begun);
-        let removed = match removal.await {
-            Err(error) if error.errno == libc::ENOENT && begun.is_repeated() => Ok(()),
-            removed => removed,
-        };
+        let mut removed = removal().await;
+        if begun.is_repeated() {
+            // It lost its name while this waited for its turn: what was unlinked while it was open, and its last close is sent
+            // again as well. The kernel would ask once more, as if nobody had asked before.
+            if removed.as_ref().is_err_and(|error| error.errno == libc::ESTALE) {
+                removed = removal().await;
+            }
+            if removed.as_ref().is_err_and(|error| error.errno == libc::ENOENT) {
+                removed = Ok(());
+            }
+        }
         self.end(begun, &removed, |()| (0, 0));
         removed
     }
@@ -86,7 +96,7 @@ impl FileSystem {
     /// # Errors
     /// ENOTEMPTY (hidden blobs count, and are named in the log), ENOTDIR, ENOENT, EROFS; what the service says.
     pub async fn remove_directory(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
-        self.remove_once(caller, self.remove_directory_name(caller, parent, name)).await
+        self.remove_once(caller, || self.remove_directory_name(caller, parent, name)).await
     }
 
     async fn remove_directory_name(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
@@ -123,7 +133,7 @@ impl FileSystem {
     }
 
     /// Takes the name from an inode, here and in what is known of its directory.
-    pub(super) fn forget_name(&self, caller: &Caller, inode: &Arc<Inode>, fate: Fate) {
+    pub(super) fn forget_name(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>, fate: Fate) {
         let Some((parent, name)) = self.table.place(inode.number) else { return };
         if fate == Fate::Unlinked && inode.kind == Kind::File {
             self.space.give_back(inode.state.lock().size());
@@ -131,6 +141,7 @@ impl FileSystem {
         inode.state.lock().fate = fate;
         self.table.unlink(inode.number);
         self.settle_owed(inode);
+        self.let_go_hidden_copy(inode);
         if let Some(directory) = self.table.get(parent) {
             self.spoil_listed_ahead(&directory, &name);
             if let Some(known) = &directory.directory {
@@ -140,6 +151,18 @@ impl FileSystem {
         }
         self.views.invalidate(Some(&caller.view), &Invalidation::Entry(parent, name));
         self.views.invalidate(Some(&caller.view), &Invalidation::Attributes(parent));
+    }
+
+    /// A file whose name has gone was closed while its hidden copy was being made: nobody else comes to delete that.
+    fn let_go_hidden_copy(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let is_left = {
+            let state = inode.state.lock();
+            state.opened == 0 && state.fate == Fate::Unlinked && state.orphan.is_some()
+        };
+        if is_left {
+            let (volume, inode) = (Arc::clone(self), Arc::clone(inode));
+            self.resources.runtime.spawn(async move { volume.finish_last_close(&inode).await });
+        }
     }
 
     /// ENOTEMPTY unless nothing is below a directory: neither here, uncommitted, nor at the service, shown or hidden.

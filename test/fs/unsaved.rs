@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use azblob_csi::fs::{Access, ROOT, SetAttr, Settings};
+use azblob_csi::fs::{Access, ROOT, RenameMode, SetAttr, Settings};
 use blob_emulator::Operation;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -285,6 +285,48 @@ async fn a_change_by_name_that_fails_is_undone() {
     }
     let handle = volume.open("f", CREATE).await.unwrap();
     assert_eq!(errno_of_sync(&volume, handle).await, 0, "the calls themselves have told it");
+}
+
+/// The last close may come while the copy is being made: then nobody is left who would delete it later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_copy_goes_also_when_its_file_is_closed_while_it_is_made() {
+    for (start, replaced) in [
+        (Service::start as fn() -> Service, false),
+        (Service::start, true),
+        (Service::start_hierarchical, false),
+        (Service::start_hierarchical, true),
+    ] {
+        let service = start();
+        service.put("large", &vec![3; 5 << 20]);
+        service.put("other", b"takes the name");
+        let volume = service.volume().await;
+        let handle = volume.open("large", READ).await.unwrap();
+        volume.read(handle, 0, 10).await;
+        volume.lookup("other").await.unwrap();
+        service.delay(Duration::from_millis(50));
+        let removing = Arc::clone(&volume);
+        let removal = tokio::spawn(async move {
+            let (fs, caller, large) = (&removing.fs, &removing.caller, "large".as_ref());
+            match replaced {
+                false => fs.unlink(caller, ROOT, large).await,
+                true => fs.rename(caller, (ROOT, "other".as_ref()), (ROOT, large), RenameMode::Replace).await,
+            }
+        });
+        // The copy is on its way.
+        tokio::time::sleep(Duration::from_millis(70)).await;
+        volume.fs.release(handle).await.unwrap();
+        removal.await.unwrap().unwrap();
+        service.delay(Duration::ZERO);
+        let hidden = || -> Vec<String> {
+            let is_hidden = |name: &String| name.contains("orphan/") && service.length(name) > 0;
+            service.names().into_iter().filter(is_hidden).collect()
+        };
+        let end = Instant::now() + PATIENCE;
+        while !hidden().is_empty() {
+            assert!(Instant::now() < end, "{:?}", hidden());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
