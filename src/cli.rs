@@ -2,7 +2,6 @@
 //!
 //! Exit codes: 0 done, 1 failed with one sentence and its fix on stderr. stdout carries only what programs read.
 
-mod allocator;
 pub mod controller;
 mod disk;
 pub mod doctor;
@@ -101,7 +100,6 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    allocator::settle();
     keep_out_of_cores();
     let outcome = telemetry::start(&root.log_level, root.log_format)
         .map_err(|error| Failure::from_chain(&error))

@@ -10,6 +10,7 @@
 //! | `listed` | readdirplus: entries with their attributes |
 //! | `convert` | the kernel's types to ours and back |
 //! | `dispatch` | runs an operation at once where it needs nobody, else as a task; panics become EIO |
+//! | `gate` | how its threads stop when the process leaves the mount to the next one |
 //! | `lock_caller` | which call a locking thread is in, and whether a signal ends its wait |
 //! | `name_copies` | directories that the kernel reads again by itself |
 //! | `open_handles` | what one kernel has open, to release what it forgets at the end |
@@ -17,12 +18,14 @@
 //! | `notifier` | tells the kernel what changed behind its back |
 //!
 //! The process must never hold a descriptor, or call stat(2), inside one of its own mounts: it would wait for itself.
+//! (`gate` asks on threads that may wait until the process ends.)
 
 mod adapter;
 mod connection;
 mod convert;
 mod dispatch;
 mod error;
+mod gate;
 pub mod handshake;
 mod listed;
 mod lock_caller;
@@ -31,10 +34,12 @@ mod name_copies;
 mod notifier;
 mod open_handles;
 mod passthrough;
+mod receive;
 mod session;
 
 pub use error::Error;
 pub use notifier::Tell;
+pub use receive::Allocator;
 pub use session::{Connected, Keep, Session, SessionOptions};
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: azblob_csi::fuse::Allocator = azblob_csi::fuse::Allocator;
+
 fn main() -> ExitCode {
     azblob_csi::cli::main()
 }

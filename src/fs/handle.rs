@@ -138,11 +138,24 @@ impl HandleTable {
         (files, directories)
     }
 
+    /// What a view has open for writing.
+    pub(super) fn written(&self, view: u64) -> Vec<Arc<Inode>> {
+        let files = self.files.lock();
+        let written = files.values().filter(|open| open.view == view && open.access.write);
+        written.map(|open| Arc::clone(&open.inode)).collect()
+    }
+
     /// Writes down a handle, and how far it has heard of failures.
     pub(super) fn note_heard(&self, handle: &FileHandle) {
         if let Some(scribe) = &self.scribe {
-            let heard = handle.heard.load(Ordering::Relaxed);
-            scribe.note_file(handle.id, handle.view, handle.inode.number, handle.access, heard);
+            scribe.note_file(handle, false);
+        }
+    }
+
+    /// Writes down that the kernel has let a handle go: who comes after us has to close it, as nobody tells them.
+    pub(super) fn note_closed(&self, handle: &FileHandle) {
+        if let Some(scribe) = &self.scribe {
+            scribe.note_file(handle, true);
         }
     }
 

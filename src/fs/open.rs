@@ -163,6 +163,9 @@ impl FileSystem {
             self.close_figures(handle);
             return Ok(());
         };
+        if open.access.write {
+            self.handles.note_closed(&open);
+        }
         let result = match open.access.write {
             true if self.owe(&open.inode).await => Ok(()),
             true => self.commit_unheard(&open.inode).await,

@@ -31,7 +31,7 @@ use std::{
     collections::BTreeMap,
     ops::Range,
     os::fd::{BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use prost::Message as _;
@@ -47,7 +47,7 @@ use self::rows::{DeleteRow, GivenRow, HandleRow, LockRow, LocksRow, NameRow, Vol
 use super::{
     FileSystem, Result,
     directory::Given,
-    handle::{Access, HandleId},
+    handle::{FileHandle, HandleId},
     inode::InodeNumber,
     lock::{Lock, LockCall},
 };
@@ -243,12 +243,14 @@ impl Scribe {
         }
     }
 
-    /// A file is open.
-    pub(super) fn note_file(&self, id: HandleId, view: u64, inode: InodeNumber, access: Access, heard: u64) {
+    /// A file is open, or `closed`: let go by the kernel, which does not tell twice, and not yet by us.
+    pub(super) fn note_file(&self, open: &FileHandle, closed: bool) {
+        let access = open.access;
         let bits = [(access.read, 1), (access.write, 2), (access.append, 4), (access.synchronous, 8)];
         let access = bits.iter().filter(|(is_set, _)| *is_set).map(|(_, bit)| bit).sum();
-        let row = HandleRow { inode: inode.0, access, heard, view, ..HandleRow::default() };
-        self.ledger.put(section::HANDLE, id.0, &row.encode_to_vec());
+        let (inode, heard) = (open.inode.number.0, open.heard.load(Ordering::Relaxed));
+        let row = HandleRow { inode, access, heard, view: open.view, closed, ..HandleRow::default() };
+        self.ledger.put(section::HANDLE, open.id.0, &row.encode_to_vec());
     }
 
     /// A directory is open.

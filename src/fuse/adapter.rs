@@ -30,6 +30,7 @@ use super::{
     name_copies::NameCopies,
     open_handles::OpenHandles,
     passthrough::Passthrough,
+    receive::Buffers,
 };
 
 /// Entries asked for at a time: enough to fill a reply of most kernels, few enough not to be thrown away by the others.
@@ -67,6 +68,8 @@ pub(super) struct Adapter {
     pub(super) masked_features: u64,
     /// Whether reads move access times (not with `noatime`).
     pub(super) access_times: bool,
+    /// Of the threads that call all this.
+    pub(super) buffers: Arc<Buffers>,
 }
 
 impl Adapter {
@@ -227,8 +230,10 @@ impl Filesystem for Adapter {
         let (fs, caller) = self.context(request);
         let (open, passthrough) = (Arc::clone(&self.open), Arc::clone(&self.passthrough));
         let (by_itself, figures) = (passthrough.is_enabled(), fs.is_figures(number(inode)));
+        let access = Access::from_flags(flags.0);
+        self.buffers.expect(access);
         let work = async move {
-            let handle = fs.open_file(&caller, number(inode), Access::from_flags(flags.0)).await?;
+            let handle = fs.open_file(&caller, number(inode), access).await?;
             Ok((handle, if by_itself { fs.local_copy(handle).await } else { None }))
         };
         self.dispatch.start(Operation::Open, reply, work, move |reply, (handle, copy)| {
@@ -251,7 +256,9 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
-        let work = async move { fs.create_file(&caller, number(parent), &name, mode, Access::from_flags(flags)).await };
+        let access = Access::from_flags(flags);
+        self.buffers.expect(access);
+        let work = async move { fs.create_file(&caller, number(parent), &name, mode, access).await };
         let open = Arc::clone(&self.open);
         self.dispatch.start(Operation::Create, reply, work, move |reply, (entry, handle)| {
             open.add_file(handle);
@@ -299,6 +306,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let ((fs, caller), mode, handle) = (self.context(request), write_mode(write_flags, flags), HandleId(handle.0));
+        self.buffers.received(data.len());
         let kills_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         if !kills_set_ids {
             let write = || fs.try_write_as(&caller, handle, offset, data, mode);
@@ -400,8 +408,10 @@ impl Filesystem for Adapter {
     fn releasedir(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
         self.copies.closed(inode, HandleId(handle.0));
         self.open.remove_directory(HandleId(handle.0));
-        self.dispatch.now(Operation::Releasedir, |_| self.fs.close_directory(HandleId(handle.0)));
-        reply.ok();
+        self.dispatch.now(Operation::Releasedir, |_| {
+            self.fs.close_directory(HandleId(handle.0));
+            reply.ok();
+        });
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {

@@ -17,8 +17,10 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use crate::{
     fs::{self, Meter, Operation},
-    sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{Arc, AtomicU64, AtomicUsize, Ordering},
 };
+
+use super::gate::Gate;
 
 /// A reply that can say no.
 pub(super) trait Refuse: Send + 'static {
@@ -52,29 +54,12 @@ refuse!(
     ReplyXattr
 );
 
-/// Runs the operations of one session.
+/// Runs the operations of one session. A call is the last that a request's thread does with it: the thread may not come back.
 pub(super) struct Dispatch {
     runtime: Handle,
     in_flight: Arc<InFlight>,
     meter: Arc<Meter>,
     gate: Arc<Gate>,
-}
-
-/// Closed, nothing new is begun: whoever brought it waits, for ever. The process is about to end, and the kernel sends it
-/// again to the next one.
-#[derive(Debug, Default)]
-pub(super) struct Gate(AtomicBool);
-
-impl Gate {
-    pub(super) fn close(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    fn pass(&self) {
-        while self.0.load(Ordering::Acquire) {
-            std::thread::park();
-        }
-    }
 }
 
 /// Operations that have not been answered, and those that ended badly.
@@ -185,7 +170,11 @@ impl Dispatch {
         let within_runtime = self.runtime.enter();
         // A task polls again as soon as it is spawned, with a waker that counts: nothing is lost with this one.
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(outcome) => finish(&ticket, reply, outcome, answer),
+            Poll::Ready(outcome) => {
+                finish(&ticket, reply, outcome, answer);
+                // The thread may retire below, and is not to be counted for ever.
+                drop(ticket);
+            }
             Poll::Pending => {
                 drop(within_runtime);
                 self.runtime.spawn(async move {
@@ -194,6 +183,7 @@ impl Dispatch {
                 });
             }
         }
+        self.gate.retire();
     }
 
     /// Runs what never waits and answers nothing, or answers itself; it is told when it began.
@@ -204,11 +194,19 @@ impl Dispatch {
         }
         let began = Instant::now();
         self.in_flight.guard(operation, || work(began));
+        // Several come in one message.
+        if operation != Operation::Forget {
+            self.gate.retire();
+        }
     }
 
-    /// What `work` has at once, on this thread. `None` also when it panicked: whoever then goes the long way answers.
+    /// What `work` has at once, on this thread. `None` also when it panicked, or when the thread is to retire, which it does not
+    /// here: whoever then goes the long way answers.
     pub(super) fn attempt<T>(&self, operation: Operation, work: impl FnOnce() -> Option<T>) -> Option<T> {
         self.gate.pass();
+        if self.gate.is_leaving() {
+            return None;
+        }
         let (began, mut found) = (Instant::now(), None);
         self.in_flight.guard(operation, || found = work());
         if found.is_some() {
@@ -231,6 +229,7 @@ impl Dispatch {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
             finish(&ticket, reply, outcome, answer);
         });
+        self.gate.retire();
     }
 }
 
@@ -277,6 +276,10 @@ mod tests {
     use super::*;
     use crate::sync::Mutex;
 
+    fn gate() -> Arc<Gate> {
+        Arc::new(Gate::new(1))
+    }
+
     /// Keeps what it was told.
     struct Recorder(Arc<Mutex<Option<Result<u32, i32>>>>);
 
@@ -294,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_needs_nobody_is_answered_before_start_returns() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), gate());
         let told = Arc::default();
         dispatch.start(Operation::Read, Recorder(Arc::clone(&told)), async { Ok(7) }, Recorder::accept);
         assert_eq!(*told.lock(), Some(Ok(7)));
@@ -302,7 +305,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn what_must_wait_is_answered_later_and_counts_until_then() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), gate());
         let (told, gate) = (Arc::default(), Arc::new(Notify::new()));
         let wait = Arc::clone(&gate);
         let work = async move {
@@ -317,8 +320,30 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_thread_that_retires_has_answered() {
+        let gate = gate();
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::clone(&gate));
+        let (told, in_flight) = (Arc::default(), Arc::clone(&dispatch.in_flight));
+        let recorder = Recorder(Arc::clone(&told));
+        let directory = tempfile::tempdir().unwrap();
+        let (retires, retired) = (Arc::clone(&gate), tokio::sync::oneshot::channel::<()>());
+        // It stays there for ever.
+        std::thread::spawn(move || {
+            let _stays = retired.0;
+            while !retires.is_leaving() {
+                std::thread::yield_now();
+            }
+            dispatch.start(Operation::Read, recorder, async { Ok(7) }, Recorder::accept);
+        });
+        gate.drain(directory.path()).await;
+        in_flight.idle().await;
+        assert_eq!(*told.lock(), Some(Ok(7)));
+        assert!(retired.1.now_or_never().is_none(), "it has gone on");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_eio_and_counted() {
-        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new(Handle::current(), Arc::default(), Arc::default(), gate());
         let told = [Arc::default(), Arc::default()];
         let broken = || async { if true { panic!("broken") } else { Ok(1) } };
         dispatch.start(Operation::Read, Recorder(Arc::clone(&told[0])), broken(), Recorder::accept);

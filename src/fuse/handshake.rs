@@ -17,6 +17,8 @@ use nix::{
     unistd::{read, write},
 };
 
+use super::receive;
+
 /// The kernel refuses reads that are shorter (FUSE_MIN_READ_BUFFER of include/uapi/linux/fuse.h).
 const READ_BYTES_MIN: usize = 8192;
 
@@ -153,7 +155,7 @@ fn answer<F: Filesystem>(server: F, asked: &[u8], config: Config) -> io::Result<
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     write(&ours, asked)?;
     // The kernel checks who may use the mount (allow_other); fuser need not do it again.
-    let session = Session::from_fd(server, theirs, SessionACL::All, config)?;
+    let session = receive::apart(|| Session::from_fd(server, theirs, SessionACL::All, config))?;
     let mut answered = vec![0; READ_BYTES_MIN];
     let length = read(&ours, &mut answered)?;
     answered.truncate(length);

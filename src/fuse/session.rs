@@ -26,13 +26,15 @@ use super::{
     Error,
     adapter::Adapter,
     connection::Connection,
-    dispatch::{Dispatch, Gate, InFlight},
+    dispatch::{Dispatch, InFlight},
+    gate::Gate,
     handshake::{self, Agreement},
     mount,
     name_copies::NameCopies,
     notifier::{self, Tell, Voice},
     open_handles::OpenHandles,
     passthrough::Passthrough,
+    receive::Buffers,
 };
 
 /// Threads that read requests. Each answers what memory holds and hands the rest to tasks, so few are needed; more than
@@ -209,15 +211,19 @@ impl Session {
         }
     }
 
-    /// Comes to a point where another process can go on, and leaves the mount: at once, or when `patience` is over. What the
-    /// kernel sends meanwhile waits for that process, where it can be sent again, and is answered here otherwise. The
+    /// Comes to a point where another process can go on, and leaves the mount: at once, or when `patience` is over. What was
+    /// read and not begun is sent to that process again, or begun here where the kernel cannot; what is not read waits. The
     /// process must end next, without dropping what is under way: a reply that is dropped is an I/O error.
     pub async fn hand_over(&self, patience: Duration) {
         self.disown();
-        if self.can_resend {
-            self.gate.close();
-        }
-        if tokio::time::timeout(patience, self.in_flight.idle()).await.is_err() {
+        let done = async {
+            match self.can_resend {
+                true => self.gate.close(),
+                false => self.gate.drain(&self.mount_point).await,
+            }
+            self.in_flight.idle().await;
+        };
+        if tokio::time::timeout(patience, done).await.is_err() {
             tracing::info!(mount = %self.mount_point.display(), "left with operations under way");
         }
     }
@@ -394,7 +400,9 @@ fn start(
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
     let open = Arc::new(OpenHandles::of(fs.handles_of(&view)));
-    let (passthrough, gate) = (Arc::new(Passthrough::default()), Arc::new(Gate::default()));
+    let buffers = Arc::new(Buffers::new(is_kept));
+    let threads = options.threads.max(1);
+    let (passthrough, gate) = (Arc::new(Passthrough::default()), Arc::new(Gate::new(threads)));
     // FOPEN_CACHE_DIR and this came with one version of the protocol.
     let is_new = masked_features & InitFlags::FUSE_CACHE_SYMLINKS.bits() == 0;
     let copies = Arc::new(NameCopies::new(Arc::clone(&view), runtime.clone(), is_new));
@@ -407,9 +415,10 @@ fn start(
         copies: Arc::clone(&copies),
         masked_features,
         access_times: !options.no_atime,
+        buffers: Arc::clone(&buffers),
     };
     let mut config = Config::default();
-    config.n_threads = Some(options.threads.max(1));
+    config.n_threads = Some(threads);
     let undo = |source| {
         if is_new_mount {
             let _ = mount::unmount(&mount_point, true);
@@ -419,17 +428,14 @@ fn start(
     let (served, connected) = greet(adapter, config, &mount_point, device, origin, view.id()).map_err(undo)?;
     let can_resend = is_kept && connected.agreement.can_resend() && !options.no_resend;
     if is_kept {
-        settle_requests(&served, &connected, can_resend, is_new_mount).map_err(undo)?;
+        settle_requests(&served, &connected, (&fs, &view), can_resend, is_new_mount).map_err(undo)?;
     }
     let connection = tune(&mount_point);
-    let voice = match (&options.teller, connected.device.try_clone()) {
-        (Some(teller), Ok(device)) if is_kept => Voice::Other(Arc::new(device), Arc::clone(teller)),
-        _ => Voice::Own(served.notifier()),
-    };
+    let voice = voice(options.teller.as_ref().filter(|_| is_kept), &connected, &served);
     let notifier = runtime.spawn(notifier::notify(view.invalidations(), voice, copies));
     let (phase_out, phase) = watch::channel(Phase::Serving);
-    let ended = serve(served, &mount_point).map_err(undo)?;
-    let disowned = AtomicBool::new(false);
+    let written = fs.longest_written(&view);
+    let ended = buffers.start(threads, written, || serve(served, &mount_point)).map_err(undo)?;
     let (hurried, hurry) = watch::channel(false);
     let session = Session {
         mount_point,
@@ -442,7 +448,7 @@ fn start(
         passthrough,
         gate,
         can_resend,
-        disowned,
+        disowned: AtomicBool::new(false),
         hurried,
     };
     runtime.spawn(close(session.ending(notifier, hurry), ended, phase_out));
@@ -466,11 +472,14 @@ fn place(origin: &Origin, path: &Path, options: &SessionOptions) -> Result<(Path
 fn settle_requests(
     served: &fuser::Session<Adapter>,
     connected: &Connected,
+    (fs, view): (&Arc<FileSystem>, &View),
     can_resend: bool,
     is_new_mount: bool,
 ) -> std::io::Result<()> {
     if !can_resend {
-        return handshake::serve_beside(served, connected.device.as_fd());
+        handshake::serve_beside(served, connected.device.as_fd())?;
+        fs.finish_closes(view);
+        return Ok(());
     }
     // Before anything is read here, which would be sent once more as well.
     if !is_new_mount && let Err(error) = handshake::resend(connected.device.as_fd()) {
@@ -503,6 +512,14 @@ fn greet(
             Ok((served, connected))
         }
         (Origin::New(_), None) => Err(std::io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Who tells the kernel what changed: somebody whom nobody kills, for a mount that outlives its server.
+fn voice(teller: Option<&Arc<dyn Tell>>, connected: &Connected, served: &fuser::Session<Adapter>) -> Voice {
+    match (teller, connected.device.try_clone()) {
+        (Some(teller), Ok(device)) => Voice::Other(Arc::new(device), Arc::clone(teller)),
+        _ => Voice::Own(served.notifier()),
     }
 }
 

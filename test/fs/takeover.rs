@@ -338,6 +338,36 @@ async fn a_reader_is_given_each_name_once_by_all_processes_together() {
     }
 }
 
+/// unlink(2) and the last close of a file are sent again together, and the Delete was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_unlinked_while_it_was_closed_is_unlinked() {
+    let service = Service::start();
+    let (first, estate) = kept_volume(&service).await;
+    let (_, handle) = first.create("journal", CREATE).await.unwrap();
+    first.write(handle, 0, b"of a transaction").await;
+    first.fs.flush(handle).await.unwrap();
+    service.refuse(blob_emulator::Operation::DeleteBlob, 503, "ServerBusy", None);
+    let unlink = tokio::spawn({
+        let first = Arc::clone(&first);
+        async move { first.fs.unlink(&asked(&first, 7), ROOT, "journal".as_ref()).await }
+    });
+    while service.count(blob_emulator::Operation::DeleteBlob) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    unlink.abort();
+    let _ = unlink.await;
+    service.relent();
+    service.remove("journal");
+    let second = estate.volume(&service).await;
+    service.delay(std::time::Duration::from_millis(20));
+    let caller = asked_again(&second, 7);
+    let name = "journal".as_ref();
+    let (released, unlinked) = tokio::join!(second.fs.release(handle), second.fs.unlink(&caller, ROOT, name));
+    unlinked.unwrap();
+    drop(released);
+    assert_eq!(second.lookup("journal").await.unwrap_err().errno, libc::ENOENT);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deletes_that_were_answered_are_done_by_the_next_process() {
     let service = Service::start();

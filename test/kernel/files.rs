@@ -3,16 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    os::unix::fs::FileExt as _,
     path::Path,
-    ptr::NonNull,
 };
 
 use blob_emulator::Emulator;
 use harness::{World, tree::noise};
-use nix::errno::Errno;
 
-use crate::world;
+use crate::{mapping::Mapping, world};
 
 /// More than one message of the kernel holds, and than one of ours.
 const NAMES: usize = 2000;
@@ -146,44 +144,4 @@ fn a_private_mapping_shows_the_file_and_a_shared_one_changes_it() {
     assert!(at_the_service(&world, "f").as_deref() == Some(&bytes[..]));
     drop((private, shared, file));
     mount.unmount();
-}
-
-/// A whole file in memory.
-struct Mapping {
-    start: NonNull<u8>,
-    length: usize,
-}
-
-impl Mapping {
-    fn new(file: &File, length: usize, kind: libc::c_int) -> Self {
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; unmapped once, in drop.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, access, kind, file.as_raw_fd(), 0) };
-        assert_ne!(start, libc::MAP_FAILED, "{}", Errno::last());
-        Self { start: NonNull::new(start.cast()).unwrap(), length }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        // SAFETY: the mapping as mmap(2) returned it, which nobody changes meanwhile.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }.to_vec()
-    }
-
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= self.length);
-        // SAFETY: inside the mapping, of which nobody holds a slice.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len()) };
-    }
-
-    fn save(&self) {
-        // SAFETY: the mapping as mmap(2) returned it.
-        let saved = unsafe { libc::msync(self.start.as_ptr().cast(), self.length, libc::MS_SYNC) };
-        assert_eq!(saved, 0, "{}", Errno::last());
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping as mmap(2) returned it; no slice of it is left.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-    }
 }

@@ -25,7 +25,7 @@ const WAITS: Duration = Duration::from_millis(300);
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 /// A lock of bytes, as fcntl(2) takes it.
-fn range(kind: libc::c_int, start: i64, length: i64) -> libc::flock {
+pub(crate) fn range(kind: libc::c_int, start: i64, length: i64) -> libc::flock {
     // SAFETY: all zeros is a valid value of this plain struct; its fields are set below.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;

@@ -1,8 +1,5 @@
 //! Mounts that outlive their process: with a keeper, one that is killed or told to leave is gone on with by the next, and
 //! programs notice a pause at most.
-//!
-//! What is open in such a mount is held by programs of their own, never by the test: a process that it starts has duplicates of
-//! its files until exec(2), whose end would wait for the very process that is being started.
 
 use std::{
     fs::{self, File},
@@ -12,27 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use harness::{Keeper, Mount, World};
+use harness::Kept;
 use nix::sys::signal::Signal;
 
 use crate::world;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_azblob-csi");
 /// Far more than any program here takes on a machine that is shared with a build.
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// A mount with its keeper, whose process can be replaced.
-struct Kept {
-    world: World,
-    keeper: Option<Keeper>,
-    socket: PathBuf,
-    point: PathBuf,
-    /// Beside those that name the keeper.
-    args: Vec<String>,
-    /// What the next process is started from, where that is another build ([`other_build`]).
-    binary: Option<&'static str>,
-    mount: Option<Mount>,
-}
 
 /// Another build of the driver, of another version: `make upgrade FROM=REVISION` makes one. Without it upgrades are tried
 /// between two sets of flags only.
@@ -41,86 +24,9 @@ fn other_build() -> Option<&'static str> {
     Some(Box::leak(path.into_boxed_str()))
 }
 
-impl Kept {
-    fn new(args: &[&str]) -> Self {
-        let world = world();
-        let (socket, point) = (world.path("keeper.sock"), world.directory("kept"));
-        let keeper = Some(Keeper::start(BINARY, &socket, &[]));
-        let mut kept = Self { world, keeper, socket, point, args: Vec::new(), binary: None, mount: None };
-        kept.set_args(args);
-        kept.begin();
-        kept
-    }
-
-    fn set_args(&mut self, args: &[&str]) {
-        self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    }
-
-    #[track_caller]
-    fn begin(&mut self) {
-        let mut args = vec!["--keeper", self.socket.to_str().unwrap()];
-        args.extend(self.args.iter().map(String::as_str));
-        self.mount = Some(match self.binary {
-            Some(binary) => self.world.mount_at_from(binary, &self.point, &args),
-            None => self.world.mount_at(&self.point, &args),
-        });
-    }
-
-    /// Kills the keeper.
-    fn end_keeper(&mut self) {
-        let _ = self.keeper.take().unwrap().end_with(Signal::SIGKILL);
-    }
-
-    #[track_caller]
-    fn begin_keeper(&mut self) {
-        self.keeper = Some(Keeper::start(BINARY, &self.socket, &[]));
-    }
-
-    /// Kills the keeper, starts another, and waits until that has got everything.
-    #[track_caller]
-    fn replace_keeper(&mut self) {
-        self.end_keeper();
-        let _ = self.mount.as_ref().unwrap().wait_for_log("the keeper is gone");
-        self.begin_keeper();
-        let _ = self.mount.as_ref().unwrap().wait_for_log("a keeper holds the mounts again");
-    }
-
-    /// Ends the process, and leaves the mount.
-    #[track_caller]
-    fn end(&mut self, signal: Signal) -> String {
-        self.mount.take().unwrap().leave(signal)
-    }
-
-    #[track_caller]
-    fn replace(&mut self, signal: Signal) {
-        let log = self.end(signal);
-        assert!(!log.contains("panicked"), "{log}");
-        self.begin();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.point.join(name)
-    }
-
-    #[track_caller]
-    fn unmount(mut self) {
-        let ended = self.mount.take().unwrap().unmount();
-        assert!(!ended.log.contains("panicked"), "{}", ended.log);
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // Where a test failed between two processes, the mount has no owner who would take it away.
-        if self.mount.is_none() {
-            harness::mountinfo::detach_below(&self.point);
-        }
-    }
-}
-
 #[test]
 fn calls_wait_for_the_next_process() {
-    let mut kept = Kept::new(&[]);
+    let mut kept = Kept::new(world(), &[]);
     fs::write(kept.path("file"), vec![7; 3 << 20]).unwrap();
     fs::create_dir(kept.path("d")).unwrap();
     let _ = kept.end(Signal::SIGKILL);
@@ -136,7 +42,7 @@ fn calls_wait_for_the_next_process() {
     let waiting: Vec<_> = calls
         .into_iter()
         .map(|call| {
-            let root = kept.point.clone();
+            let root = kept.root().to_owned();
             thread::spawn(move || call(&root))
         })
         .collect();
@@ -265,7 +171,7 @@ fn replaced_under_programs(kept: &mut Kept, replacements: u32, mut replace: impl
     };
     let (jobs, mapped, various, cloned) =
         (directory("jobs"), directory("mapped"), directory("various"), kept.path("clone"));
-    let origin = kept.world.directory("origin");
+    let origin = kept.world().directory("origin");
     let mut git = Command::new("bash");
     git.arg("-c").arg(format!(
         "set -e; cd {origin}; git init -q .; for n in $(seq 200); do mkdir -p d$((n % 7)); seq $n > d$((n % 7))/f$n; done; \
@@ -273,11 +179,11 @@ fn replaced_under_programs(kept: &mut Kept, replacements: u32, mut replace: impl
          git clone -q {origin} {cloned}; git -C {cloned} fsck --strict; diff -r -x .git {origin} {cloned}; done",
         origin = origin.display(),
         cloned = cloned.display(),
-        flag = kept.world.path("flag").display(),
+        flag = kept.world().path("flag").display(),
     ));
-    fs::write(kept.world.path("flag"), b"").unwrap();
+    fs::write(kept.world().path("flag"), b"").unwrap();
     let seconds = replacements / 2 + 5;
-    let log = |name: &str| kept.world.path(name);
+    let log = |name: &str| kept.world().path(name);
     let running = [
         Program::start(fio(&jobs, "psync", 8, seconds), log("jobs.log")),
         Program::start(fio(&mapped, "mmap", 1, seconds), log("mapped.log")),
@@ -292,7 +198,7 @@ fn replaced_under_programs(kept: &mut Kept, replacements: u32, mut replace: impl
         replace(kept, number);
         pauses.push(began.elapsed());
     }
-    fs::remove_file(kept.world.path("flag")).unwrap();
+    fs::remove_file(kept.world().path("flag")).unwrap();
     for program in running {
         let printed = program.success();
         // git goes on where a call fails that it can do without, and says so.
@@ -308,7 +214,7 @@ fn replaced_under_programs(kept: &mut Kept, replacements: u32, mut replace: impl
 
 #[test]
 fn programs_do_not_notice_that_the_process_is_killed_again_and_again() {
-    let mut kept = Kept::new(&["--memory", "128MiB"]);
+    let mut kept = Kept::new(world(), &["--memory", "128MiB"]);
     replaced_under_programs(&mut kept, harness::length().of(12, 50), |kept, _| kept.replace(Signal::SIGKILL));
     kept.unmount();
 }
@@ -321,12 +227,12 @@ const FLAGS: [&[&str]; 2] = [
 
 #[test]
 fn programs_do_not_notice_an_upgrade_nor_the_way_back() {
-    let mut kept = Kept::new(FLAGS[0]);
+    let mut kept = Kept::new(world(), FLAGS[0]);
     let other = other_build();
     replaced_under_programs(&mut kept, harness::length().of(6, 20), |kept, number| {
         let is_other = number % 2 == 0;
         kept.set_args(FLAGS[usize::from(is_other)]);
-        kept.binary = other.filter(|_| is_other);
+        kept.set_binary(other.filter(|_| is_other));
         kept.replace(Signal::SIGUSR1);
     });
     kept.unmount();
@@ -334,7 +240,7 @@ fn programs_do_not_notice_an_upgrade_nor_the_way_back() {
 
 #[test]
 fn programs_do_not_notice_that_the_keeper_is_killed() {
-    let mut kept = Kept::new(&["--memory", "128MiB"]);
+    let mut kept = Kept::new(world(), &["--memory", "128MiB"]);
     replaced_under_programs(&mut kept, harness::length().of(6, 20), |kept, number| {
         kept.replace_keeper();
         // The next takeover is from what the new keeper was given.
@@ -345,14 +251,14 @@ fn programs_do_not_notice_that_the_keeper_is_killed() {
 
 #[test]
 fn a_mount_whose_keeper_was_killed_with_it_is_mounted_anew() {
-    let mut kept = Kept::new(&[]);
+    let mut kept = Kept::new(world(), &[]);
     let file = kept.path("file");
     fs::write(&file, b"saved").unwrap();
     // A program of a pod, which has something open over all of this.
     let mut script = Command::new("timeout");
-    script.args(["60", "python3", "-c", WITNESS]).arg(&kept.point).arg(kept.world.path("over"));
-    let witness = Program::start(script, kept.world.path("witness.log"));
-    while !kept.world.path("over.begun").exists() {
+    script.args(["60", "python3", "-c", WITNESS]).arg(kept.root()).arg(kept.world().path("over"));
+    let witness = Program::start(script, kept.world().path("witness.log"));
+    while !kept.world().path("over.begun").exists() {
         thread::sleep(Duration::from_millis(20));
     }
     kept.end_keeper();
@@ -361,7 +267,7 @@ fn a_mount_whose_keeper_was_killed_with_it_is_mounted_anew() {
     kept.begin();
     assert_eq!(fs::read(&file).unwrap(), b"saved");
     fs::write(kept.path("other"), b"new").unwrap();
-    fs::write(kept.world.path("over"), b"").unwrap();
+    fs::write(kept.world().path("over"), b"").unwrap();
     assert_eq!(witness.success(), "ENOTCONN\nENOTCONN\n");
     // What is mounted now outlives its process again.
     kept.replace(Signal::SIGKILL);

@@ -54,6 +54,8 @@ pub(in crate::fs) struct Left {
     /// Of what kernels may have a copy that nobody else knows: files that change without a kernel's doing, directories whose
     /// readers go on in another order.
     doubted: Mutex<Vec<InodeNumber>>,
+    /// Handles that a kernel has let go, each with its view and inode.
+    closed: Mutex<Vec<(u64, HandleId, InodeNumber)>>,
     /// The volume goes on with what another process had.
     is_taken_over: bool,
 }
@@ -359,6 +361,8 @@ impl FileSystem {
             let mut state = root.state.lock();
             state.attributes = row.carried.as_ref().map(|row| row.carried().attributes).unwrap_or_default();
         }
+        let closed = read.handles.iter().filter(|(_, row)| row.closed);
+        *self.left.closed.lock() = closed.map(|(id, row)| (row.view, HandleId(*id), InodeNumber(row.inode))).collect();
         self.take_over_handles(scribe, read, inodes);
         self.locks.take_over(std::mem::take(&mut read.locks));
         self.views.count_from(read.counters[Counter::Views as usize]);
@@ -378,6 +382,22 @@ impl FileSystem {
             if !references.contains_key(&inode.number.0) {
                 self.table.release(inode.number, 1);
             }
+        }
+    }
+
+    /// Goes on with the last closes that the process before has begun, of a view whose kernel will not tell of them once more:
+    /// locks and changes would stay for as long as the mount.
+    pub fn finish_closes(self: &Arc<Self>, view: &View) {
+        let id = view.id();
+        let closed: Vec<_> = self.left.closed.lock().extract_if(.., |(view, ..)| *view == id).collect();
+        for (_, handle, number) in closed {
+            let volume = Arc::clone(self);
+            self.resources.runtime.spawn(async move {
+                if let Err(error) = volume.release(handle).await {
+                    tracing::error!("releasing a file that was closed in another process: {}", error.to_chain());
+                }
+                volume.unlock_handle(number, handle);
+            });
         }
     }
 
@@ -428,6 +448,12 @@ impl FileSystem {
     #[must_use]
     pub fn handles_of(&self, view: &View) -> (Vec<HandleId>, Vec<HandleId>) {
         self.handles.of_view(view.id())
+    }
+
+    /// The length of the longest file that a view's kernel has open for writing, if it has any.
+    #[must_use]
+    pub fn longest_written(&self, view: &View) -> Option<u64> {
+        self.handles.written(view.id()).iter().map(|inode| inode.state.lock().size()).max()
     }
 
     /// Lets go what no kernel is there for any more, once all views are taken over.

@@ -390,6 +390,9 @@ pub(in crate::fs) struct HandleRow {
     pub heard: u64,
     #[prost(uint64, tag = "5")]
     pub view: u64,
+    /// The kernel has let it go, and what was to be saved then may not be.
+    #[prost(bool, tag = "6")]
+    pub closed: bool,
 }
 
 /// [`Given`].

@@ -10,6 +10,7 @@
 mod account;
 mod azurite;
 mod keeper;
+mod kept;
 mod length;
 mod mount;
 pub mod mountinfo;
@@ -21,6 +22,7 @@ mod world;
 pub use account::{account_settings, run_hierarchical};
 pub use azurite::Azurite;
 pub use keeper::Keeper;
+pub use kept::Kept;
 pub use length::{Length, length};
 pub use mount::{Ended, Mount};
 pub use program::{Finished, run};

@@ -52,6 +52,11 @@ impl World {
         self
     }
 
+    /// The binary under test.
+    pub(crate) fn binary(&self) -> &'static str {
+        self.binary
+    }
+
     /// The service, to look into and to turn its knobs.
     #[must_use]
     pub fn emulator(&self) -> &Emulator {
