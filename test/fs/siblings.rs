@@ -62,7 +62,9 @@ async fn a_directory_read_in_order_costs_one_request_a_file_and_many_at_once() {
         for index in 0..FILES {
             assert_eq!(read(&volume, directory, index).await, format!("bytes {index}").as_bytes());
         }
-        assert_eq!(asked(&service) - before, FILES as u64, "{consistency:?}");
+        // On a busy machine an answer in a hundred is late, and is asked for a second time (`blob/link`).
+        let asked = asked(&service) - before;
+        assert!((FILES as u64..=FILES as u64 * 21 / 20).contains(&asked), "{consistency:?}: {asked} requests");
         let at_once = service.emulator().counters().in_flight_max;
         assert!(at_once > 8, "{at_once} requests at once");
     }
