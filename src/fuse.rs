@@ -14,6 +14,7 @@
 //! | `lock_caller` | which call a locking thread is in, and whether a signal ends its wait |
 //! | `name_copies` | directories that the kernel reads again by itself |
 //! | `open_handles` | what one kernel has open, to release what it forgets at the end |
+//! | `receive` | the buffers into which requests are read: mapped, and resident where a request comes to lie |
 //! | `passthrough` | files that the kernel reads from the node's disk without us |
 //! | `notifier` | tells the kernel what changed behind its back |
 //!
