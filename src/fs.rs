@@ -364,6 +364,7 @@ impl FileSystem {
         });
         file_system.replay_journals().await?;
         file_system.finish_begin(&identity, taken);
+        file_system.settle_begun().await;
         if !is_taken_over {
             file_system.load_root().await?;
             file_system.report_unfinished_renames().await;

@@ -6,6 +6,7 @@
 //! | `connection` | the kernel's side of a mounted session: its device number, tuning, abort |
 //! | [`handshake`] | what kernel and server agree on, and how another server goes on with it |
 //! | [`session`](Session) | threads that serve one mount; unmounting without losing data |
+//! | `origin` | a mount that is made, or that another process has left |
 //! | `adapter` | one short method a request |
 //! | `listed` | readdirplus: entries with their attributes |
 //! | `convert` | the kernel's types to ours and back |
@@ -34,14 +35,16 @@ mod mount;
 mod name_copies;
 mod notifier;
 mod open_handles;
+mod origin;
 mod passthrough;
 mod receive;
 mod session;
 
 pub use error::Error;
 pub use notifier::Tell;
+pub use origin::{Connected, Keep};
 pub use receive::Allocator;
-pub use session::{Connected, Keep, Session, SessionOptions};
+pub use session::{Session, SessionOptions};
 
 #[cfg(test)]
 mod tests;

@@ -232,7 +232,7 @@ impl FileSystem {
             scribe.note_delete(ticket, blob.as_str());
         }
         let turn = Turn { volume: Arc::clone(self), ticket, directory: Arc::clone(&directory), _room: room };
-        self.forget_name(caller, inode, Fate::Unlinked);
+        self.forget_name(Some(&caller.view), inode, Fate::Unlinked);
         known.note_unlink();
         self.resources.runtime.spawn(async move {
             let outcome = turn.volume.delete_blob(&blob).await;

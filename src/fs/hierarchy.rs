@@ -19,6 +19,7 @@ use super::{
     name::RESERVED,
     remove::KEPT_IN_MEMORY_BYTES_MAX,
     rename::{RenameMode, Still},
+    takeover::Begun,
 };
 use crate::{
     blob::{
@@ -264,7 +265,7 @@ impl FileSystem {
 
     /// unlink(2) of a large open file: its blob moves to a hidden name at once, and handles go on reading it there.
     /// `false`: the file is not of that sort, and nothing was done.
-    pub(super) async fn hide_open(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<bool> {
+    pub(super) async fn hide_open(self: &Arc<Self>, inode: &Arc<Inode>, begun: &mut Begun) -> Result<bool> {
         let Some(paths) = self.paths() else { return Ok(false) };
         let large = {
             let state = inode.state.lock();
@@ -280,6 +281,7 @@ impl FileSystem {
         let name = self.blob_name(inode)?;
         let home = format!("{RESERVED}/orphan/{}", self.orphan_owner);
         let hidden = self.name_at(&format!("{home}/{}", uuid::Uuid::new_v4().simple()))?;
+        self.note_unlinking(begun, inode.number, Some(&hidden));
         let version = Some(&base.properties.etag);
         let mut moved = paths.rename(&name, version, &hidden, &Condition::Absent).await;
         if moved.as_ref().is_err_and(|error| error.code.as_deref() == Some(NO_PARENT)) {

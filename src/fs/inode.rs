@@ -110,7 +110,7 @@ pub struct State {
     pub fate: Fate,
     /// Open handles.
     pub opened: u32,
-    /// Open handles that may write.
+    /// Open handles that may write, but those that rest ([`super::handle::FileHandle::rests`]).
     pub writers: u32,
     /// Open handles that may read.
     pub readers: u32,

@@ -4,7 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use crate::sync::Mutex;
@@ -119,8 +122,8 @@ impl FileSystem {
         };
         self.table.hold(inode.number, 1);
         let (inode, stream, heard) = (Arc::clone(inode), self.cache().stream(), AtomicU64::new(heard));
-        let (id, view) = (HandleId::default(), caller.view.id());
-        self.handles.add_file(FileHandle { id, inode, access, stream, heard, view })
+        let (id, rests, view) = (HandleId::default(), AtomicBool::new(false), caller.view.id());
+        self.handles.add_file(FileHandle { id, inode, access, stream, heard, rests, view })
     }
 
     /// close(2) of one descriptor: what was written is on the service when it returns, or in the journal
@@ -134,11 +137,14 @@ impl FileSystem {
             Err(_) if self.has_figures_open(handle) => return Ok(()),
             found => found?,
         };
-        match handle.access.write {
-            true if self.owe(&handle.inode).await => Ok(()),
-            true => self.commit_for(&handle).await,
-            false => Ok(()),
+        if !handle.access.write {
+            return Ok(());
         }
+        if !self.owe(&handle.inode).await {
+            self.commit_for(&handle).await?;
+        }
+        handle.rest();
+        Ok(())
     }
 
     /// fsync(2) and fdatasync(2): what was written is on the service when it returns.
@@ -178,10 +184,10 @@ impl FileSystem {
 
     fn drop_handle(&self, handle: HandleId) {
         let Some(open) = self.handles.remove_file(handle) else { return };
+        open.rest();
         {
             let mut state = open.inode.state.lock();
             state.opened -= 1;
-            state.writers -= u32::from(open.access.write);
             state.readers -= u32::from(open.access.read);
         }
         self.table.release(open.inode.number, 1);

@@ -8,6 +8,8 @@ use super::{
     inode::{Base, Fate, Inode},
     name::RESERVED,
     overlay::{Overlay, Segment},
+    takeover::Begun,
+    view::View,
 };
 use crate::{
     blob::{
@@ -27,46 +29,46 @@ impl FileSystem {
     /// ENOENT, EISDIR, EROFS; EBUSY for a leased blob or one with snapshots; what the service says, or has said of an earlier
     /// unlink in the directory that was answered before it ([`super::deletes`]).
     pub async fn unlink(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
-        self.remove_once(caller, || self.unlink_name(caller, parent, name)).await
-    }
-
-    /// Removes something, unless the process before has done so already; `removal` says ENOENT then.
-    async fn remove_once<F>(self: &Arc<Self>, caller: &Caller, removal: impl Fn() -> F) -> Result<()>
-    where
-        F: Future<Output = Result<()>>,
-    {
-        let begun = self.begin(caller);
+        let mut begun = self.begin(caller);
         if let Some(outcome) = begun.outcome() {
             return outcome.map(drop);
         }
-        self.note_removing(&begun);
-        let mut removed = removal().await;
-        if begun.is_repeated() {
-            // It lost its name while this waited for its turn: what was unlinked while it was open, and its last close is sent
-            // again as well. The kernel would ask once more, as if nobody had asked before.
-            if removed.as_ref().is_err_and(|error| error.errno == libc::ESTALE) {
-                removed = removal().await;
-            }
-            if removed.as_ref().is_err_and(|error| error.errno == libc::ENOENT) {
-                removed = Ok(());
-            }
+        let removed = match self.catch_up_unlink(&begun).await {
+            Ok(true) => Ok(()),
+            Ok(false) => self.unlink_name(caller, parent, name, &mut begun).await,
+            Err(error) => Err(error),
+        };
+        self.end_removal(begun, removed)
+    }
+
+    /// Writes down how a removal ended. What is not there is what the process before has removed, if that had begun it.
+    fn end_removal(&self, begun: Begun, mut removed: Result<()>) -> Result<()> {
+        if begun.is_repeated() && removed.as_ref().is_err_and(|error| error.errno == libc::ENOENT) {
+            removed = Ok(());
         }
         self.end(begun, &removed, |()| (0, 0));
         removed
     }
 
-    async fn unlink_name(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
+    async fn unlink_name(
+        self: &Arc<Self>,
+        caller: &Caller,
+        parent: InodeNumber,
+        name: &OsStr,
+        begun: &mut Begun,
+    ) -> Result<()> {
         self.check_writable(caller)?;
         let held = self.resolve(parent, name).await?;
         if held.inode.kind == Kind::Directory {
             return Err(Error::new(libc::EISDIR, "a directory is removed with rmdir"));
         }
         let _in_order = held.inode.commit.lock().await;
+        self.note_unlinking(begun, held.inode.number, None);
         self.keep_directory(parent).await?;
         if self.unlink_ahead(caller, parent, &held.inode).await? {
             return Ok(());
         }
-        let hidden = self.hide_open(&held.inode).await?;
+        let hidden = self.hide_open(&held.inode, begun).await?;
         if !hidden {
             self.preserve(&held.inode).await?;
         }
@@ -84,7 +86,7 @@ impl FileSystem {
             held.inode.state.lock().name_in_motion = false;
             deleted?;
         }
-        self.forget_name(caller, &held.inode, Fate::Unlinked);
+        self.forget_name(Some(&caller.view), &held.inode, Fate::Unlinked);
         if let Some(known) = self.table.get(parent).as_ref().and_then(|parent| parent.directory.as_ref()) {
             known.note_unlink();
         }
@@ -96,7 +98,13 @@ impl FileSystem {
     /// # Errors
     /// ENOTEMPTY (hidden blobs count, and are named in the log), ENOTDIR, ENOENT, EROFS; what the service says.
     pub async fn remove_directory(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
-        self.remove_once(caller, || self.remove_directory_name(caller, parent, name)).await
+        let begun = self.begin(caller);
+        if let Some(outcome) = begun.outcome() {
+            return outcome.map(drop);
+        }
+        self.note_begun(&begun);
+        let removed = self.remove_directory_name(caller, parent, name).await;
+        self.end_removal(begun, removed)
     }
 
     async fn remove_directory_name(self: &Arc<Self>, caller: &Caller, parent: InodeNumber, name: &OsStr) -> Result<()> {
@@ -109,7 +117,7 @@ impl FileSystem {
         let _in_order = held.inode.commit.lock().await;
         if let Some(paths) = self.paths() {
             self.remove_path(paths, &held.inode).await?;
-            self.forget_name(caller, &held.inode, Fate::Unlinked);
+            self.forget_name(Some(&caller.view), &held.inode, Fate::Unlinked);
             return Ok(());
         }
         self.send_removals_below(held.inode.number).await?;
@@ -119,7 +127,7 @@ impl FileSystem {
         if held.inode.state.lock().base.is_some() {
             self.delete_blob(&marker).await?;
         }
-        self.forget_name(caller, &held.inode, Fate::Unlinked);
+        self.forget_name(Some(&caller.view), &held.inode, Fate::Unlinked);
         Ok(())
     }
 
@@ -132,8 +140,8 @@ impl FileSystem {
         }
     }
 
-    /// Takes the name from an inode, here and in what is known of its directory.
-    pub(super) fn forget_name(self: &Arc<Self>, caller: &Caller, inode: &Arc<Inode>, fate: Fate) {
+    /// Takes the name from an inode, here and in what is known of its directory. `knows`: the view whose kernel knows already.
+    pub(super) fn forget_name(self: &Arc<Self>, knows: Option<&View>, inode: &Arc<Inode>, fate: Fate) {
         let Some((parent, name)) = self.table.place(inode.number) else { return };
         if fate == Fate::Unlinked && inode.kind == Kind::File {
             self.space.give_back(inode.state.lock().size());
@@ -149,8 +157,8 @@ impl FileSystem {
             }
             directory.state.lock().touch();
         }
-        self.views.invalidate(Some(&caller.view), &Invalidation::Entry(parent, name));
-        self.views.invalidate(Some(&caller.view), &Invalidation::Attributes(parent));
+        self.views.invalidate(knows, &Invalidation::Entry(parent, name));
+        self.views.invalidate(knows, &Invalidation::Attributes(parent));
     }
 
     /// A file whose name has gone was closed while its hidden copy was being made: nobody else comes to delete that.

@@ -14,6 +14,7 @@ use super::{
     inode::{Fate, Inode},
     lookup::Held,
     takeover::Begun,
+    view::View,
 };
 use crate::blob::{BlobName, BlobProperties, Committed, Condition, CopyOptions, ETag, ErrorKind};
 
@@ -99,52 +100,13 @@ impl FileSystem {
         if let Some(outcome) = begun.outcome() {
             return outcome.map(drop);
         }
-        let renamed = match self.finish_repeated(caller, &begun, new_parent, new_name).await {
+        let renamed = match self.catch_up_rename(&begun).await {
             Ok(true) => Ok(()),
             Ok(false) => self.rename_name(caller, (parent, name), (new_parent, new_name), mode, &mut begun).await,
             Err(error) => Err(error),
         };
         self.end(begun, &renamed, |()| (0, 0));
         renamed
-    }
-
-    /// Goes on with a rename that the process before has brought to its end at the service, but not here. `false`: it has to
-    /// be done.
-    async fn finish_repeated(
-        self: &Arc<Self>,
-        caller: &Caller,
-        begun: &Begun,
-        new_parent: InodeNumber,
-        new_name: &OsStr,
-    ) -> Result<bool> {
-        let Some((number, from, to)) = begun.renamed() else { return Ok(false) };
-        let (Ok(from), Ok(to)) = (BlobName::new(from), BlobName::new(to)) else { return Ok(false) };
-        let Some(source) = self.table.get(number) else { return Ok(false) };
-        if source.state.lock().base.is_none() {
-            return Ok(false);
-        }
-        let failed = |error| Error::from_store(format!("cannot check {from}"), error);
-        match self.store.head(&from, &Condition::None).await {
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            found => return found.map(|_| false).map_err(failed),
-        }
-        let properties = match self.store.head(&to, &Condition::None).await {
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
-            found => found.map_err(failed)?,
-        };
-        let Some(shown) = new_name.to_str() else { return Ok(false) };
-        let target = self.table.child(new_parent, shown).filter(|target| target.number != number);
-        let target = target.and_then(|target| self.hold(&target));
-        let committed = Committed { etag: properties.etag, last_modified: properties.last_modified };
-        self.repoint(&source, &to, &committed);
-        self.move_name(caller, &source, target.as_ref(), new_parent, shown);
-        for below in self.table.below(number) {
-            let base = below.state.lock().base.clone();
-            if let (Some(base), Ok(name)) = (base, self.blob_name(&below)) {
-                base.content.repoint(name, base.properties.etag.clone());
-            }
-        }
-        Ok(true)
     }
 
     async fn rename_name(
@@ -180,7 +142,7 @@ impl FileSystem {
         let new_blob = BlobName::new(new_path)
             .map_err(|error| Error::new(libc::ENAMETOOLONG, format!("cannot rename to {shown:?}: {error}")))?;
         if let Ok(from) = self.blob_name(&source.inode) {
-            self.note_renaming(begun, source.inode.number, from.as_str(), new_blob.as_str());
+            self.note_renaming(begun, (source.inode.number, &from), (new_parent, &shown, &new_blob));
         }
         let mode = if begun.is_repeated() { RenameMode::Replace } else { mode };
         let resumed = match &target {
@@ -207,7 +169,7 @@ impl FileSystem {
         } else {
             self.move_file(&source.inode, target.as_ref(), &new_blob, mode).await?;
         }
-        self.move_name(caller, &source.inode, target.as_ref(), new_parent, &shown);
+        self.move_name(Some(&caller.view), &source.inode, target.as_ref(), new_parent, &shown);
         if !in_journal {
             source.inode.state.lock().attributes.ctime = Some(std::time::SystemTime::now());
         }
@@ -325,17 +287,18 @@ impl FileSystem {
         found
     }
 
-    /// The new name leads to the source's inode, here and in what is known of both directories.
-    fn move_name(
+    /// The new name leads to the source's inode, here and in what is known of both directories. `knows`: the view whose kernel
+    /// knows already.
+    pub(super) fn move_name(
         self: &Arc<Self>,
-        caller: &Caller,
+        knows: Option<&View>,
         source: &Arc<Inode>,
         target: Option<&Held>,
         new_parent: InodeNumber,
         shown: &str,
     ) {
         if let Some(target) = target {
-            self.forget_name(caller, &target.inode, Fate::Unlinked);
+            self.forget_name(knows, &target.inode, Fate::Unlinked);
         }
         let Some((parent, name)) = self.table.place(source.number) else { return };
         if source.kind == Kind::Directory {
@@ -363,7 +326,7 @@ impl FileSystem {
             Invalidation::Attributes(parent),
             Invalidation::Attributes(new_parent),
         ] {
-            self.views.invalidate(Some(&caller.view), &invalid);
+            self.views.invalidate(knows, &invalid);
         }
     }
 }

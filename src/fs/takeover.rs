@@ -26,6 +26,7 @@ mod inodes;
 mod layers;
 mod restore;
 mod rows;
+mod settle;
 
 use std::{
     collections::BTreeMap,

@@ -89,7 +89,7 @@ impl FileSystem {
         if let Some(outcome) = begun.outcome() {
             return outcome.map(drop);
         }
-        self.note_removing(&begun);
+        self.note_begun(&begun);
         let set = self.set_own_xattr(caller, number, (name, value), mode, &begun).await;
         self.end(begun, &set, |()| (0, 0));
         set
@@ -131,7 +131,7 @@ impl FileSystem {
         if let Some(outcome) = begun.outcome() {
             return outcome.map(drop);
         }
-        self.note_removing(&begun);
+        self.note_begun(&begun);
         let removed = match self.remove_own_xattr(caller, number, name).await {
             // The process before has removed it; what is left is to save that.
             Err(error) if error.errno == libc::ENODATA && begun.is_repeated() => {

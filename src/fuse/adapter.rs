@@ -231,7 +231,7 @@ impl Filesystem for Adapter {
         let (open, passthrough) = (Arc::clone(&self.open), Arc::clone(&self.passthrough));
         let (by_itself, figures) = (passthrough.is_enabled(), fs.is_figures(number(inode)));
         let access = Access::from_flags(flags.0);
-        self.buffers.expect(access);
+        self.buffers.announce(access);
         let work = async move {
             let handle = fs.open_file(&caller, number(inode), access).await?;
             Ok((handle, if by_itself { fs.local_copy(handle).await } else { None }))
@@ -257,7 +257,7 @@ impl Filesystem for Adapter {
     ) {
         let ((fs, caller), name) = (self.context(request), name.to_owned());
         let access = Access::from_flags(flags);
-        self.buffers.expect(access);
+        self.buffers.announce(access);
         let work = async move { fs.create_file(&caller, number(parent), &name, mode, access).await };
         let open = Arc::clone(&self.open);
         self.dispatch.start(Operation::Create, reply, work, move |reply, (entry, handle)| {

@@ -195,7 +195,7 @@ impl Buffers {
     }
 
     /// A file is to be open for this: requests with data may come.
-    pub(super) fn expect(&self, access: Access) {
+    pub(super) fn announce(&self, access: Access) {
         if access.write {
             self.want(FIRST_BYTES);
         }
@@ -254,9 +254,9 @@ mod tests {
             assert_eq!(buffers.starts.get().unwrap(), &starts);
             let there = || starts.map(|start| resident(start, BUFFER_BYTES) * 4096);
             assert_eq!(there(), [at_once; 2]);
-            buffers.expect(Access { read: true, ..Access::default() });
+            buffers.announce(Access { read: true, ..Access::default() });
             assert_eq!(there(), [at_once; 2]);
-            buffers.expect(Access { write: true, ..Access::default() });
+            buffers.announce(Access { write: true, ..Access::default() });
             buffers.received(4096);
             assert_eq!(there(), [at_once.max(FIRST_BYTES); 2]);
             buffers.received(128 << 10);

@@ -7,7 +7,7 @@
 //! before and after, whatever the kernel still told us.
 
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -28,11 +28,11 @@ use super::{
     connection::Connection,
     dispatch::{Dispatch, InFlight},
     gate::Gate,
-    handshake::{self, Agreement},
-    mount,
+    handshake, mount,
     name_copies::NameCopies,
     notifier::{self, Tell, Voice},
     open_handles::OpenHandles,
+    origin::{Connected, Keep, Origin},
     passthrough::Passthrough,
     receive::Buffers,
 };
@@ -71,30 +71,6 @@ pub struct SessionOptions {
     pub no_resend: bool,
     /// Tells the kernel for a mount that is to outlive this process.
     pub teller: Option<Arc<dyn Tell>>,
-}
-
-/// What must be known of a mount to go on with it: all but what the volume itself has written down.
-#[derive(Debug)]
-pub struct Connected {
-    /// The kernel's end.
-    pub device: OwnedFd,
-    /// What was agreed on.
-    pub agreement: Agreement,
-    /// The number of the view.
-    pub view: u64,
-    /// Where it is mounted, as the kernel names it.
-    pub mount_point: PathBuf,
-}
-
-/// Is given a mount before it is served, so that it outlives this process.
-pub type Keep = Box<dyn FnOnce(&Connected) -> std::io::Result<()> + Send>;
-
-/// Where a mount comes from.
-enum Origin {
-    /// It is made.
-    New(Option<Keep>),
-    /// Another process has made it.
-    Left(Connected),
 }
 
 impl Default for SessionOptions {
@@ -392,10 +368,9 @@ fn start(
     options: &SessionOptions,
     origin: Origin,
 ) -> Result<Session, Error> {
-    let (mount_point, device) = place(&origin, path, options)?;
-    let is_new_mount = device.is_some();
+    let placed = origin.place(path, options)?;
+    let (mount_point, is_made, is_kept) = (placed.mount_point.clone(), placed.is_made(), placed.is_kept());
     // What the kernel has of the node's files could not be counted by the next process.
-    let is_kept = !matches!(origin, Origin::New(None));
     let masked_features = options.masked_features | if is_kept { InitFlags::FUSE_PASSTHROUGH.bits() } else { 0 };
     let runtime = fs.resources().runtime.clone();
     let in_flight = Arc::new(InFlight::default());
@@ -420,15 +395,15 @@ fn start(
     let mut config = Config::default();
     config.n_threads = Some(threads);
     let undo = |source| {
-        if is_new_mount {
+        if is_made {
             let _ = mount::unmount(&mount_point, true);
         }
         Error::Handshake(mount_point.clone(), source)
     };
-    let (served, connected) = greet(adapter, config, &mount_point, device, origin, view.id()).map_err(undo)?;
+    let (served, connected) = placed.greet(adapter, config, view.id()).map_err(undo)?;
     let can_resend = is_kept && connected.agreement.can_resend() && !options.no_resend;
     if is_kept {
-        settle_requests(&served, &connected, (&fs, &view), can_resend, is_new_mount).map_err(undo)?;
+        settle_requests(&served, &connected, (&fs, &view), can_resend, is_made).map_err(undo)?;
     }
     let connection = tune(&mount_point);
     let voice = voice(options.teller.as_ref().filter(|_| is_kept), &connected, &served);
@@ -455,26 +430,13 @@ fn start(
     Ok(session)
 }
 
-/// Where the mount is; a new one is made.
-fn place(origin: &Origin, path: &Path, options: &SessionOptions) -> Result<(PathBuf, Option<OwnedFd>), Error> {
-    match origin {
-        Origin::New(_) => {
-            let mount_point = mount::check_mount_point(path)?;
-            let device = mount::mount_at(&mount_point, options)?;
-            Ok((mount_point, Some(device)))
-        }
-        // Not looked at: a stat(2) there would wait for us.
-        Origin::Left(connected) => Ok((connected.mount_point.clone(), None)),
-    }
-}
-
 /// Decides what becomes of requests that a server has read and not answered: of the one before, and of this one.
 fn settle_requests(
     served: &fuser::Session<Adapter>,
     connected: &Connected,
     (fs, view): (&Arc<FileSystem>, &View),
     can_resend: bool,
-    is_new_mount: bool,
+    is_made: bool,
 ) -> std::io::Result<()> {
     if !can_resend {
         handshake::serve_beside(served, connected.device.as_fd())?;
@@ -482,37 +444,11 @@ fn settle_requests(
         return Ok(());
     }
     // Before anything is read here, which would be sent once more as well.
-    if !is_new_mount && let Err(error) = handshake::resend(connected.device.as_fd()) {
+    if !is_made && let Err(error) = handshake::resend(connected.device.as_fd()) {
         let mount = connected.mount_point.display();
         tracing::warn!(%mount, %error, "what was under way cannot be sent again: it waits");
     }
     Ok(())
-}
-
-/// A server that the kernel has agreed with, now or when another process made the mount; a new one is given away to be kept.
-fn greet(
-    adapter: Adapter,
-    config: Config,
-    mount_point: &Path,
-    device: Option<OwnedFd>,
-    origin: Origin,
-    view: u64,
-) -> std::io::Result<(fuser::Session<Adapter>, Connected)> {
-    match (origin, device) {
-        (Origin::Left(connected), _) => {
-            let served = handshake::resume(adapter, &connected.device, config, &connected.agreement)?;
-            Ok((served, connected))
-        }
-        (Origin::New(keep), Some(device)) => {
-            let (served, agreement) = handshake::shake(adapter, &device, config)?;
-            let connected = Connected { device, agreement, view, mount_point: mount_point.to_owned() };
-            if let Some(keep) = keep {
-                keep(&connected)?;
-            }
-            Ok((served, connected))
-        }
-        (Origin::New(_), None) => Err(std::io::ErrorKind::NotFound.into()),
-    }
 }
 
 /// Who tells the kernel what changed: somebody whom nobody kills, for a mount that outlives its server.

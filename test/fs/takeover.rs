@@ -7,6 +7,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use azblob_csi::{
@@ -17,6 +18,7 @@ use azblob_csi::{
     },
     ledger::{Contents, Ledger, Section},
 };
+use blob_emulator::Operation;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -225,7 +227,7 @@ async fn what_the_service_did_for_the_process_before_is_recognised() {
     second.fs.make_directory(&asked_again(&second, 2), ROOT, "d".as_ref(), 0o755).await.unwrap();
 }
 
-/// The row without its field 5, how the request ended, and what it made.
+/// The row without its fields 5 to 7: how the request ended, and what it made.
 fn without_outcome(row: &[u8]) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut rest = row;
@@ -236,7 +238,7 @@ fn without_outcome(row: &[u8]) -> Vec<u8> {
             length += 1;
         }
         let whole = if wire == 2 { 1 + usize::from(tail[0]) } else { length + 1 };
-        if field < 5 {
+        if !(5..=7).contains(&field) {
             kept.extend(&rest[..1 + whole]);
         }
         rest = &tail[whole..];
@@ -338,34 +340,91 @@ async fn a_reader_is_given_each_name_once_by_all_processes_together() {
     }
 }
 
-/// unlink(2) and the last close of a file are sent again together, and the Delete was done.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_unlinked_while_it_was_closed_is_unlinked() {
-    let service = Service::start();
-    let (first, estate) = kept_volume(&service).await;
-    let (_, handle) = first.create("journal", CREATE).await.unwrap();
-    first.write(handle, 0, b"of a transaction").await;
-    first.fs.flush(handle).await.unwrap();
-    service.refuse(blob_emulator::Operation::DeleteBlob, 503, "ServerBusy", None);
-    let unlink = tokio::spawn({
-        let first = Arc::clone(&first);
-        async move { first.fs.unlink(&asked(&first, 7), ROOT, "journal".as_ref()).await }
-    });
-    while service.count(blob_emulator::Operation::DeleteBlob) == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+/// What a process leaves that is killed while the service does the last step, `operation`, of what it was asked for.
+async fn cut_off(
+    (service, estate): (&Service, &Estate),
+    operation: Operation,
+    asked: impl Future<Output = azblob_csi::fs::Result<()>> + Send + 'static,
+) -> Kept {
+    let before = service.count(operation);
+    service.refuse(operation, 503, "ServerBusy", None);
+    let asked = tokio::spawn(asked);
+    while service.count(operation) == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    unlink.abort();
-    let _ = unlink.await;
+    let contents = estate.contents();
     service.relent();
-    service.remove("journal");
-    let second = estate.volume(&service).await;
-    service.delay(std::time::Duration::from_millis(20));
-    let caller = asked_again(&second, 7);
-    let name = "journal".as_ref();
-    let (released, unlinked) = tokio::join!(second.fs.release(handle), second.fs.unlink(&caller, ROOT, name));
-    unlinked.unwrap();
-    drop(released);
-    assert_eq!(second.lookup("journal").await.unwrap_err().errno, libc::ENOENT);
+    asked.await.unwrap().unwrap();
+    Kept { contents, ..estate.kept() }
+}
+
+/// unlink(2) and the last close of a file are sent again in any order, or not at all, and the Delete was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_unlinked_while_it_was_open_is_unlinked() {
+    for (hierarchical, length) in [(false, 16), (false, 2 << 20), (true, 16), (true, 2 << 20)] {
+        for order in ["unlink first", "close first", "close alone"] {
+            let service = if hierarchical { Service::start_hierarchical() } else { Service::start() };
+            let (first, estate) = kept_volume(&service).await;
+            let (_, handle) = first.create("journal", CREATE).await.unwrap();
+            let wanted: Vec<u8> = (0..length).map(|byte: u32| byte as u8).collect();
+            first.write(handle, 0, &wanted).await;
+            first.fs.flush(handle).await.unwrap();
+            let unlink = {
+                let first = Arc::clone(&first);
+                async move { first.fs.unlink(&asked(&first, 7), ROOT, "journal".as_ref()).await }
+            };
+            let is_moved = hierarchical && length > 1 << 20;
+            let last = if is_moved { Operation::RenamePath } else { Operation::DeleteBlob };
+            let kept = cut_off((&service, &estate), last, unlink).await;
+            let second = estate.volume_of(&service, kept).await;
+            assert_eq!(second.read(handle, 0, wanted.len()).await, wanted, "{order}, {length}, {hierarchical}");
+            second.write(handle, 0, b"nobody wants this").await;
+            let (caller, name) = (asked_again(&second, 7), "journal".as_ref());
+            if order == "unlink first" {
+                second.fs.unlink(&caller, ROOT, name).await.unwrap();
+            }
+            second.fs.release(handle).await.unwrap();
+            if order == "close first" {
+                second.fs.unlink(&caller, ROOT, name).await.unwrap();
+            }
+            assert_eq!(second.lookup("journal").await.unwrap_err().errno, libc::ENOENT);
+            assert_eq!(second.fs.files_set_aside(), 0, "{order}, {length}, {hierarchical}");
+        }
+    }
+}
+
+/// rename(2) of a file that is written was done, and nobody noted it: a writer goes on under the new name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_renamed_while_it_was_open_is_renamed() {
+    for (hierarchical, is_sent_again) in [(false, true), (false, false), (true, true), (true, false)] {
+        let service = if hierarchical { Service::start_hierarchical() } else { Service::start() };
+        let (first, estate) = kept_volume(&service).await;
+        let (number, log) = first.create("log", CREATE).await.unwrap();
+        first.write(log, 0, b"before").await;
+        first.fs.flush(log).await.unwrap();
+        let (_, replaced) = first.create("log.1", CREATE).await.unwrap();
+        first.write(replaced, 0, b"the one before").await;
+        first.fs.flush(replaced).await.unwrap();
+        let rename = |volume: &Arc<Volume>, caller: Caller| {
+            let fs = Arc::clone(&volume.fs);
+            async move { fs.rename(&caller, (ROOT, "log".as_ref()), (ROOT, "log.1".as_ref()), RenameMode::Replace).await }
+        };
+        let last = if hierarchical { Operation::RenamePath } else { Operation::DeleteBlob };
+        let kept = cut_off((&service, &estate), last, rename(&first, asked(&first, 9))).await;
+        let second = estate.volume_of(&service, kept).await;
+        assert_eq!(second.read(log, 0, 100).await, b"before");
+        second.write(log, 6, b", and after").await;
+        second.fs.flush(log).await.unwrap();
+        if is_sent_again {
+            rename(&second, asked_again(&second, 9)).await.unwrap();
+        }
+        assert_eq!(service.blob("log.1"), b"before, and after");
+        assert_eq!(second.lookup("log.1").await.unwrap().attr.number, number);
+        assert_eq!(second.lookup("log").await.unwrap_err().errno, libc::ENOENT);
+        second.fs.release(log).await.unwrap();
+        second.fs.release(replaced).await.unwrap();
+        assert_eq!(second.fs.files_set_aside(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,7 +438,7 @@ async fn deletes_that_were_answered_are_done_by_the_next_process() {
     for index in 0..12 {
         first.fs.unlink(&first.caller, directory, format!("{index:02}").as_ref()).await.unwrap();
     }
-    service.refuse(blob_emulator::Operation::DeleteBlob, 503, "ServerBusy", None);
+    service.refuse(Operation::DeleteBlob, 503, "ServerBusy", None);
     for index in 12..20 {
         first.fs.unlink(&first.caller, directory, format!("{index:02}").as_ref()).await.unwrap();
     }

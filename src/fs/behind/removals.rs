@@ -130,7 +130,7 @@ impl FileSystem {
         }
         self.table.hold(parent, 1);
         self.release_owed(behind, inode);
-        self.forget_name(caller, inode, Fate::Unlinked);
+        self.forget_name(Some(&caller.view), inode, Fate::Unlinked);
         drop(turn);
         if behind.queue.put_now(chain, Debt::Removal(removal)) {
             self.start_worker();

@@ -22,7 +22,10 @@ use super::{
     rows::BegunRow,
     section,
 };
-use crate::{blob::Metadata, sync::Mutex};
+use crate::{
+    blob::{BlobName, Metadata},
+    sync::Mutex,
+};
 
 /// In a request's number: it was sent before, to a process that did not answer (FUSE_UNIQUE_RESEND of
 /// include/uapi/linux/fuse.h, Linux 6.9).
@@ -82,10 +85,9 @@ impl Begun {
         })
     }
 
-    /// The inode and the blobs of a rename.
-    pub(in crate::fs) fn renamed(&self) -> Option<(InodeNumber, &str, &str)> {
-        let is_rename = self.repeated && !self.row.to.is_empty();
-        is_rename.then_some((InodeNumber(self.row.inode), &self.row.from, &self.row.to))
+    /// What the process before has written down of it, if it has begun it.
+    pub(super) fn before(&self) -> Option<&BegunRow> {
+        Some(&self.row).filter(|_| self.repeated)
     }
 }
 
@@ -108,20 +110,29 @@ impl FileSystem {
         self.note_begun(begun);
     }
 
-    /// Writes down that something goes, before it does.
-    pub(in crate::fs) fn note_removing(&self, begun: &Begun) {
+    /// Writes down which file's name goes, before it does; and where its blob does, if it stays there while it is open.
+    pub(in crate::fs) fn note_unlinking(&self, begun: &mut Begun, inode: InodeNumber, hidden: Option<&BlobName>) {
+        (begun.row.inode, begun.row.to) = (inode.0, hidden.map(ToString::to_string).unwrap_or_default());
         self.note_begun(begun);
     }
 
     /// Writes down what is renamed, before it is.
-    pub(in crate::fs) fn note_renaming(&self, begun: &mut Begun, inode: InodeNumber, from: &str, to: &str) {
-        (begun.row.inode, begun.row.from, begun.row.to) = (inode.0, from.to_owned(), to.to_owned());
+    pub(in crate::fs) fn note_renaming(
+        &self,
+        begun: &mut Begun,
+        (inode, from): (InodeNumber, &BlobName),
+        (new_parent, new_name, to): (InodeNumber, &str, &BlobName),
+    ) {
+        let row = &mut begun.row;
+        (row.inode, row.from, row.to) = (inode.0, from.to_string(), to.to_string());
+        (row.new_parent, row.new_name) = (new_parent.0, new_name.to_owned());
         self.note_begun(begun);
     }
 
-    fn note_begun(&self, begun: &Begun) {
+    /// Writes down that something goes or changes, before it does.
+    pub(in crate::fs) fn note_begun(&self, begun: &Begun) {
         if let (Some(scribe), Some(key)) = (&self.scribe, begun.key) {
-            scribe.ledger.put(section::BEGUN, key, &begun.row.encode_to_vec());
+            scribe.note_begun(key, &begun.row);
         }
     }
 
@@ -135,7 +146,7 @@ impl FileSystem {
             }
             Err(error) => begun.row.outcome = Some(error.errno),
         }
-        scribe.ledger.put(section::BEGUN, key, &begun.row.encode_to_vec());
+        scribe.note_begun(key, &begun.row);
         scribe.ended.0.lock().push_back((Instant::now(), key));
     }
 }
@@ -148,6 +159,11 @@ impl Ended {
 }
 
 impl Scribe {
+    /// A request was begun, or has ended.
+    pub(super) fn note_begun(&self, key: u64, row: &BegunRow) {
+        self.ledger.put(section::BEGUN, key, &row.encode_to_vec());
+    }
+
     /// Takes away rows of requests whose replies have gone out long ago.
     fn forget_ended(&self) {
         let mut ended = self.ended.0.lock();

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::OwnedFd,
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -51,9 +51,9 @@ const BEGUN_AGE: Duration = Duration::from_secs(600);
 pub(in crate::fs) struct Left {
     begun: Mutex<HashMap<u64, BegunRow>>,
     views: Mutex<BTreeMap<u64, ByNumber<InodeNumber, u64>>>,
-    /// Of what kernels may have a copy that nobody else knows: files that change without a kernel's doing, directories whose
-    /// readers go on in another order.
-    doubted: Mutex<Vec<InodeNumber>>,
+    /// What kernels may have a copy of that nobody else knows: files that change without a kernel's doing, directories whose
+    /// readers go on in another order, names that went or came and no reply said so.
+    doubted: Mutex<Vec<Invalidation>>,
     /// Handles that a kernel has let go, each with its view and inode.
     closed: Mutex<Vec<(u64, HandleId, InodeNumber)>>,
     /// The volume goes on with what another process had.
@@ -64,6 +64,23 @@ impl Left {
     /// What another process had begun.
     pub(super) fn begun(&self, key: u64) -> Option<BegunRow> {
         self.begun.lock().get(&key).cloned()
+    }
+
+    /// Unlinks and renames of which another process did not note the end, with their keys.
+    pub(super) fn unfinished(&self) -> Vec<(u64, BegunRow)> {
+        let begun = self.begun.lock();
+        let open = begun.iter().filter(|(_, row)| row.outcome.is_none() && row.inode != 0);
+        open.map(|(key, row)| (*key, row.clone())).collect()
+    }
+
+    /// What another process had begun has ended.
+    pub(super) fn end(&self, key: u64, row: BegunRow) {
+        self.begun.lock().insert(key, row);
+    }
+
+    /// Kernels must be told this, once they are taken over.
+    pub(super) fn doubt(&self, invalidation: Invalidation) {
+        self.doubted.lock().push(invalidation);
     }
 }
 
@@ -369,7 +386,7 @@ impl FileSystem {
         let has_views = read.lookups.len() > 1;
         let changes = |row: &InodeRow| row.kind == 0 && (has_views || row.followed);
         let changing = read.rows.iter().filter(|(_, (row, _, _))| changes(row));
-        self.left.doubted.lock().extend(changing.map(|(number, _)| InodeNumber(*number)));
+        self.left.doubted.lock().extend(changing.map(|(number, _)| Invalidation::Data(InodeNumber(*number))));
         *self.left.views.lock() = std::mem::take(&mut read.lookups);
         let begun = std::mem::take(&mut read.begun);
         scribe.ended.remember(begun.keys().copied(), Instant::now() + BEGUN_AGE);
@@ -414,14 +431,15 @@ impl FileSystem {
                 let left = read.given.remove(&id.0).unwrap_or_default();
                 if let (Some(known), Some(given)) = (&inode.directory, left.iter().map(Given::last).max()) {
                     known.begin_behind(given);
-                    self.left.doubted.lock().push(inode.number);
+                    self.left.doubt(Invalidation::Data(inode.number));
                 }
                 let (listing, stamp) = (Mutex::new(None), Mutex::new(None));
                 let reader = Mutex::new(Reader::taken_over(left));
                 directories.push((id, DirectoryHandle { inode, listing, stamp, view, reader }));
             } else {
                 let (stream, heard) = (self.cache().stream(), AtomicU64::new(row.heard));
-                files.push((id, FileHandle { id, inode, access: access_of(row.access), stream, heard, view }));
+                let (access, rests) = (access_of(row.access), AtomicBool::new(false));
+                files.push((id, FileHandle { id, inode, access, stream, heard, rests, view }));
             }
         }
         for (handle, left) in std::mem::take(&mut read.given) {
@@ -438,9 +456,7 @@ impl FileSystem {
         }
         let view = self.views.take_over(id, settings, lookups.unwrap_or_default(), self.scribe.as_ref());
         // What the other process was about to tell this kernel is not known.
-        for number in &*self.left.doubted.lock() {
-            view.tell(Invalidation::Data(*number));
-        }
+        self.left.doubted.lock().iter().for_each(|doubted| view.tell(doubted.clone()));
         Some(view)
     }
 

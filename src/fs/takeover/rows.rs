@@ -461,11 +461,13 @@ pub(in crate::fs) struct LocksRow {
 pub(in crate::fs) struct BegunRow {
     #[prost(message, optional, tag = "1")]
     pub attributes: Option<AttributesRow>,
-    /// Of a rename: the inode, and the blobs.
+    /// Of an unlink or a rename: the inode.
     #[prost(uint64, tag = "2")]
     pub inode: u64,
+    /// Of a rename: the blobs.
     #[prost(string, tag = "3")]
     pub from: String,
+    /// Of an unlink: the hidden blob that an open file's was to become, if any.
     #[prost(string, tag = "4")]
     pub to: String,
     /// What it ended with: nothing yet, or an errno (0: well).
@@ -476,6 +478,11 @@ pub(in crate::fs) struct BegunRow {
     pub made: u64,
     #[prost(uint64, tag = "7")]
     pub handle: u64,
+    /// Of a rename: the new name.
+    #[prost(uint64, tag = "8")]
+    pub new_parent: u64,
+    #[prost(string, tag = "9")]
+    pub new_name: String,
 }
 
 /// What is said of the volume once.
