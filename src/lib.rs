@@ -17,6 +17,7 @@
 //! | [`credential`] | who we are: account key, SAS, connection string; clouds and endpoints |
 //! | [`keeper`] | the process that holds descriptors for others, so that mounts outlive whoever serves them |
 //! | [`ledger`] | a memory file of keys and values that outlives its writer |
+//! | [`mapping`] | a range of memory that the kernel maps for us: everybody's |
 //! | [`telemetry`] | logs, counters, and the endpoint for metrics and probes: everybody's |
 //! | [`finding`] | every known reason why a volume does not mount, with its fix: one table |
 //!
@@ -40,6 +41,7 @@ pub mod keeper;
 #[cfg(not(feature = "shuttle"))]
 pub mod kube;
 pub mod ledger;
+pub mod mapping;
 #[cfg(not(feature = "shuttle"))]
 pub mod migrate;
 pub mod sync;

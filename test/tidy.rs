@@ -20,7 +20,7 @@ use std::{
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Rooms from the top down: a room may use those after it. `sync` and `telemetry` are everybody's and use nobody.
+/// Rooms from the top down: a room may use those after it. `mapping`, `sync` and `telemetry` are everybody's and use nobody.
 const ROOMS: [&str; 14] = [
     "cli",
     "migrate",

@@ -9,9 +9,12 @@
 //! Why not the allocator: it keeps freed spans for itself, and 1 MiB allocations that come and go among small ones leave
 //! holes, so that resident memory drifts away from what the budget believes.
 
-use std::{fmt, ptr::NonNull, time::Duration};
+use std::{fmt, io, ptr::NonNull, time::Duration};
 
-use crate::sync::{Arc, Mutex};
+use crate::{
+    mapping::{Mapping, populate},
+    sync::{Arc, Mutex},
+};
 
 use super::{
     budget::{Budget, Class, DirtyShare, Reservation},
@@ -126,45 +129,14 @@ pub(super) struct Slot(pub(super) NonNull<u8>);
 // SAFETY: a slot is the sole right to a range of a mapping; nothing in it belongs to a thread.
 unsafe impl Send for Slot {}
 
-/// One anonymous mapping, unmapped with the pool.
-struct Mapping {
-    start: NonNull<u8>,
-}
-
-// SAFETY: only the address for munmap; any thread may unmap.
-unsafe impl Send for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the range was mapped by `Mapping::new` and every `Buffer` in it holds the `Inner` that owns us.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), MAPPING_BYTES) };
-    }
-}
-
-impl Mapping {
-    /// `None` when the kernel refuses (address space or overcommit limits).
-    fn new() -> Option<Self> {
-        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                MAPPING_BYTES,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return None;
-        }
-        let start = NonNull::new(start.cast::<u8>())?;
-        // A huge page would make 2 MiB resident for a touched 4 KiB: the budget could not be kept. A refusal (kernels
-        // without huge pages) is what we want anyway.
-        // SAFETY: advice on the range just mapped.
-        unsafe { libc::madvise(start.as_ptr().cast(), MAPPING_BYTES, libc::MADV_NOHUGEPAGE) };
-        Some(Self { start })
-    }
+/// Addresses for buffers of one size, unmapped with the pool; every buffer in them holds the `Inner` that owns them.
+fn map() -> io::Result<Mapping> {
+    let mapping = Mapping::anonymous(MAPPING_BYTES)?;
+    // A huge page would make 2 MiB resident for a touched 4 KiB: the budget could not be kept. A refusal (kernels
+    // without huge pages) is what we want anyway.
+    // SAFETY: advice on the range just mapped.
+    unsafe { libc::madvise(mapping.start().as_ptr().cast(), MAPPING_BYTES, libc::MADV_NOHUGEPAGE) };
+    Ok(mapping)
 }
 
 impl Slot {
@@ -173,13 +145,6 @@ impl Slot {
         // SAFETY: the slot is the sole right to this page-aligned range, and nobody refers to a free slot's bytes.
         unsafe { libc::madvise(self.0.as_ptr().cast(), bytes, libc::MADV_DONTNEED) };
     }
-}
-
-/// Makes pages resident with one system call instead of a fault each. What the kernel refuses (before Linux 5.14) comes by
-/// faults.
-pub(super) fn populate((start, bytes): (NonNull<u8>, usize)) {
-    // SAFETY: advice that changes no byte, on page-aligned memory of our own mappings.
-    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) };
 }
 
 impl Pool {
@@ -272,7 +237,7 @@ impl Pool {
         };
         drop(state);
         if let Some(pages) = pages {
-            populate(pages);
+            populate(pages.0.addr().get(), pages.1);
         }
         Buffer { slot: Some(slot), size, length, home: Home::Pool(self.clone()), reservation }
     }
@@ -312,11 +277,11 @@ impl State {
             return (slot, pages);
         }
         if self.sizes[size].fresh.left < bytes {
-            let Some(mapping) = Mapping::new() else {
+            let Ok(mapping) = map() else {
                 let layout = std::alloc::Layout::new::<[u8; MAPPING_BYTES]>();
                 std::alloc::handle_alloc_error(layout)
             };
-            self.sizes[size].fresh = Fresh { next: Some(mapping.start), left: MAPPING_BYTES, populated: 0 };
+            self.sizes[size].fresh = Fresh { next: Some(mapping.start()), left: MAPPING_BYTES, populated: 0 };
             self.mappings.push(mapping);
         }
         match self.sizes[size].fresh.take(bytes, filled) {

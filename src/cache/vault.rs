@@ -12,8 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
     ops::Range,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    ptr::NonNull,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -28,9 +27,12 @@ use nix::{
 
 use super::{
     budget::Reservation,
-    pool::{BUFFER_BYTES, Buffer, Slot, populate, size_index},
+    pool::{BUFFER_BYTES, Buffer, Slot, size_index},
 };
-use crate::sync::{Arc, Mutex};
+use crate::{
+    mapping::{Mapping, populate},
+    sync::{Arc, Mutex},
+};
 
 /// Bytes of the file. Address space only: what is not asked for takes no memory. Twice the dirty data of a machine of 64 GiB.
 const FILE_BYTES: u64 = 64 << 30;
@@ -116,39 +118,16 @@ struct Free {
 /// A mapped part of the file, unmapped with the vault, which every buffer in it holds.
 #[derive(Debug)]
 struct Piece {
-    start: NonNull<u8>,
+    mapping: Mapping,
     /// Of its slots.
     size: usize,
-}
-
-// SAFETY: an address of a shared mapping; nothing in it belongs to a thread.
-unsafe impl Send for Piece {}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `Piece::map` with this length; nobody has a reference into it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), PIECE_BYTES as usize) };
-    }
 }
 
 impl Piece {
     /// `None` when the kernel refuses (address space, number of mappings).
     fn map(file: &OwnedFd, number: u64, size: usize) -> Option<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                PIECE_BYTES as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                (number * PIECE_BYTES) as libc::off_t,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return None;
-        }
-        NonNull::new(start.cast::<u8>()).map(|start| Self { start, size })
+        let mapping = Mapping::shared(file.as_fd(), number * PIECE_BYTES, PIECE_BYTES as usize).ok()?;
+        Some(Self { mapping, size })
     }
 }
 
@@ -233,7 +212,7 @@ impl Vault {
         if !is_warm {
             self.ask_for_pages(place)?;
             if size > 0 {
-                populate((slot.0, place.capacity()));
+                populate(slot.0.addr().get(), place.capacity());
             }
         }
         Some(Buffer::of_vault(Arc::clone(self), (place, slot), length, reservation))
@@ -327,7 +306,7 @@ impl State {
             return None;
         }
         // SAFETY: inside the piece, which is as long as the remainder may be.
-        Some(Slot(unsafe { piece.start.add((place.offset % PIECE_BYTES) as usize) }))
+        Some(Slot(unsafe { piece.mapping.start().add((place.offset % PIECE_BYTES) as usize) }))
     }
 
     /// Takes a slot back, and keeps it warm where that is not too much; returns those whose pages are to go.

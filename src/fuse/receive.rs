@@ -17,7 +17,8 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    io, ptr,
+    io,
+    ptr::{self, NonNull},
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -26,7 +27,10 @@ use std::{
 };
 
 use super::mount::REQUEST_BYTES_MAX;
-use crate::fs::Access;
+use crate::{
+    fs::Access,
+    mapping::{Mapping, populate},
+};
 
 /// What fuser 0.18 allocates for each thread (src/read_buf.rs). No other block is of this size but by chance, and it would do no harm.
 const BUFFER_BYTES: usize = (16 << 20) + 4096;
@@ -76,8 +80,12 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match layout.size() {
-            // SAFETY: mapped by `map`, of that length, and nobody's any more.
-            BUFFER_BYTES => drop(unsafe { libc::munmap(block.cast(), BUFFER_BYTES) }),
+            BUFFER_BYTES => {
+                if let Some(start) = NonNull::new(block) {
+                    // SAFETY: mapped by `map`, of that length, and nobody's any more.
+                    drop(unsafe { Mapping::of(start, BUFFER_BYTES) });
+                }
+            }
             // SAFETY: the caller's promise.
             _ => unsafe { System.dealloc(block, layout) },
         }
@@ -102,33 +110,15 @@ unsafe impl GlobalAlloc for Allocator {
 
 /// A buffer, aligned as pages are; null when the kernel refuses.
 fn map() -> *mut u8 {
-    // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            BUFFER_BYTES,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if start == libc::MAP_FAILED {
-        return ptr::null_mut();
-    }
+    let Ok(mapping) = Mapping::anonymous(BUFFER_BYTES) else { return ptr::null_mut() };
+    let start = mapping.into_start();
     IS_THERE.store(true, Ordering::Relaxed);
-    populate(start as usize, THERE_AT_ONCE.load(Ordering::Relaxed));
+    populate(start.addr().get(), THERE_AT_ONCE.load(Ordering::Relaxed));
     if let Some(gathered) = &mut *locked(&GATHERED) {
-        gathered.push(start as usize);
+        gathered.push(start.addr().get());
         ARRIVED.notify_all();
     }
-    start.cast()
-}
-
-/// Makes the first `bytes` from `start` resident. What the kernel refuses (before Linux 5.14) is as without.
-fn populate(start: usize, bytes: usize) {
-    // SAFETY: advice that changes no byte, whatever is mapped there.
-    unsafe { libc::madvise(start as *mut libc::c_void, bytes, libc::MADV_POPULATE_WRITE) };
+    start.as_ptr()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,8 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    ptr::NonNull,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -17,6 +16,7 @@ use nix::{
 };
 
 use super::{Error, record::Record};
+use crate::mapping::Mapping;
 
 /// What the file begins with.
 const MAGIC: [u8; 8] = *b"azbledg1";
@@ -46,7 +46,7 @@ struct Header {
 #[derive(Debug)]
 pub(super) struct Memory {
     file: OwnedFd,
-    start: NonNull<u8>,
+    mapping: Mapping,
     /// Bytes of each area that the kernel has given pages for.
     room: [AtomicU64; 2],
 }
@@ -94,27 +94,13 @@ impl Memory {
     }
 
     fn map(file: OwnedFd) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                FILE_BYTES as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { file, start, room: Default::default() })
+        let mapping = Mapping::shared(file.as_fd(), 0, FILE_BYTES as usize)?;
+        Ok(Self { file, mapping, room: Default::default() })
     }
 
     fn header(&self) -> &Header {
         // SAFETY: the mapping is page-aligned, longer than a header, and all of a header's values are valid.
-        unsafe { self.start.cast::<Header>().as_ref() }
+        unsafe { self.mapping.start().cast::<Header>().as_ref() }
     }
 
     fn current(&self) -> usize {
@@ -205,19 +191,12 @@ impl Memory {
     fn at(&self, area: usize, position: u64) -> *mut u8 {
         let offset = HEADER_BYTES + area as u64 * AREA_BYTES + position;
         // SAFETY: inside the mapping: `area` is 0 or 1 and callers keep `position` within an area.
-        unsafe { self.start.as_ptr().add(offset as usize) }
+        unsafe { self.mapping.start().as_ptr().add(offset as usize) }
     }
 }
 
 impl AsFd for Memory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; nobody has a reference into it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), FILE_BYTES as usize) };
     }
 }

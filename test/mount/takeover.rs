@@ -219,6 +219,16 @@ fn programs_do_not_notice_that_the_process_is_killed_again_and_again() {
     kept.unmount();
 }
 
+/// A close is answered once the node's disk has what was written, and the service gets it later, from whichever process.
+#[test]
+fn programs_do_not_notice_kills_of_a_mount_with_a_journal() {
+    let spool = tempfile::tempdir().unwrap();
+    let args = ["--memory", "128MiB", "-o", "durability=fsync", "--spool-dir", spool.path().to_str().unwrap()];
+    let mut kept = Kept::new(world(), &args);
+    replaced_under_programs(&mut kept, harness::length().of(6, 50), |kept, _| kept.replace(Signal::SIGKILL));
+    kept.unmount();
+}
+
 /// Flags of two installations that follow each other.
 const FLAGS: [&[&str]; 2] = [
     &["--memory", "128MiB"],

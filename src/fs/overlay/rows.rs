@@ -42,7 +42,8 @@ pub struct LayerId(pub u64);
 impl LayerId {
     /// The keys that rows of this layer can have.
     #[must_use]
-    pub fn keys(self) -> Range<u64> {
+    #[cfg(test)]
+    fn keys(self) -> Range<u64> {
         self.0 << NUMBER_BITS..(self.0 + 1) << NUMBER_BITS
     }
 
@@ -267,7 +268,8 @@ impl Overlay {
     /// The keys of all rows that may be written: to be removed, all at once and the head with them, before the layer is
     /// dropped. None for a layer without a number.
     #[must_use]
-    pub fn keys(&self) -> Vec<u64> {
+    #[cfg(test)]
+    fn keys(&self) -> Vec<u64> {
         let Some(kept) = &self.notes.0 else { return Vec::new() };
         let buffers: BTreeSet<u64> = self.buffers.keys().chain(&kept.buffers).copied().collect();
         let away = self.staged.values().filter(|run| self.is_away(run)).map(|run| run.range.start / BUFFER_BYTES);
