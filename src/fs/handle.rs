@@ -67,8 +67,8 @@ pub struct FileHandle {
     pub stream: ReadStream,
     /// How far it has heard of failed commits ([`super::latch`]); changed under the lock of the inode's state.
     pub heard: AtomicU64,
-    /// That it was closed by a program since it last wrote, so that it is none of the inode's writers until it writes again:
-    /// the kernel tells of the last close some time after the close has returned. Changed under the lock of the inode's state.
+    /// That a program has closed it since it last wrote: the kernel tells of the last close some time after close(2) has
+    /// returned. Changed under the lock of the inode's state, which counts these.
     pub rests: AtomicBool,
     /// The view that it was opened through.
     pub view: u64,
@@ -78,19 +78,14 @@ impl FileHandle {
     /// A program has closed it, and what was written is saved.
     pub(super) fn rest(&self) {
         let mut state = self.inode.state.lock();
-        if !self.rests.swap(true, Ordering::Relaxed) {
-            state.writers -= u32::from(self.access.write);
-        }
+        state.resting += u32::from(!self.rests.swap(true, Ordering::Relaxed));
     }
 
-    /// It has written.
+    /// It writes, or is gone.
     pub(super) fn wake(&self) {
-        if !self.rests.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut state = self.inode.state.lock();
-        if self.rests.swap(false, Ordering::Relaxed) {
-            state.writers += u32::from(self.access.write);
+        if self.rests.load(Ordering::Relaxed) {
+            let mut state = self.inode.state.lock();
+            state.resting -= u32::from(self.rests.swap(false, Ordering::Relaxed));
         }
     }
 }

@@ -184,10 +184,11 @@ impl FileSystem {
 
     fn drop_handle(&self, handle: HandleId) {
         let Some(open) = self.handles.remove_file(handle) else { return };
-        open.rest();
+        open.wake();
         {
             let mut state = open.inode.state.lock();
             state.opened -= 1;
+            state.writers -= u32::from(open.access.write);
             state.readers -= u32::from(open.access.read);
         }
         self.table.release(open.inode.number, 1);

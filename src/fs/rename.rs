@@ -279,7 +279,13 @@ impl FileSystem {
             for (_, child) in self.table.children(number) {
                 if child.kind == Kind::Directory {
                     waiting.push(child.number);
-                } else if child.state.lock().is_local() {
+                    continue;
+                }
+                let is_written = {
+                    let state = child.state.lock();
+                    state.is_dirty() || state.writers > 0
+                };
+                if is_written {
                     found.push(child);
                 }
             }

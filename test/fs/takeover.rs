@@ -427,6 +427,26 @@ async fn what_was_renamed_while_it_was_open_is_renamed() {
     }
 }
 
+/// What is at the new name may be somebody else's, and what was at the old one gone by his hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_clients_blob_is_not_taken_for_what_was_renamed() {
+    let service = Service::start();
+    let (first, estate) = kept_volume(&service).await;
+    let (number, handle) = first.create("from", CREATE).await.unwrap();
+    first.write(handle, 0, b"ours").await;
+    first.fs.flush(handle).await.unwrap();
+    let rename = |volume: &Arc<Volume>, caller: Caller| {
+        let fs = Arc::clone(&volume.fs);
+        async move { fs.rename(&caller, (ROOT, "from".as_ref()), (ROOT, "to".as_ref()), RenameMode::Replace).await }
+    };
+    let kept = cut_off((&service, &estate), Operation::DeleteBlob, rename(&first, asked(&first, 9))).await;
+    service.put("to", b"hers");
+    let second = estate.volume_of(&service, kept).await;
+    assert_eq!(rename(&second, asked_again(&second, 9)).await.unwrap_err().errno, libc::ENOENT);
+    assert_eq!(second.read_file("to").await, b"hers");
+    assert_ne!(second.lookup("to").await.unwrap().attr.number, number);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn deletes_that_were_answered_are_done_by_the_next_process() {
     let service = Service::start();

@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 use futures::StreamExt as _;
 
 use super::{
-    super::{Error, FileSystem, Invalidation, Result, inode::Fate, inode::InodeNumber},
+    super::{
+        Error, FileSystem, Invalidation, Kind, Result,
+        inode::{Fate, Inode, InodeNumber},
+    },
     Begun,
     rows::BegunRow,
 };
@@ -97,7 +100,7 @@ impl FileSystem {
         if source.state.lock().base.is_none() || self.found(&from).await?.is_some() {
             return Ok(false);
         }
-        let Some(found) = self.found(&to).await? else { return Ok(false) };
+        let Some(found) = self.found(&to).await?.filter(|found| is_moved(&source, found)) else { return Ok(false) };
         let (new_parent, new_name) = (InodeNumber(row.new_parent), row.new_name.as_str());
         let target = self.table.child(new_parent, new_name).filter(|target| target.number != source.number);
         let target = target.and_then(|target| self.hold(&target));
@@ -133,6 +136,14 @@ impl FileSystem {
             Err(error) => Err(Error::from_store(format!("cannot check {name}"), error)),
         }
     }
+}
+
+/// Whether `found` is what `source` was before: a copy has its length, and its times to the nanosecond. What of directories is known
+/// says less; nobody's bytes hang on it.
+fn is_moved(source: &Inode, found: &BlobProperties) -> bool {
+    let base = source.state.lock().base.clone();
+    let is_same = |base: &BlobProperties| base.length == found.length && base.metadata == found.metadata;
+    source.kind == Kind::Directory || base.is_some_and(|base| is_same(&base.properties))
 }
 
 fn version_of(found: &BlobProperties) -> Committed {
