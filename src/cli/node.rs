@@ -61,6 +61,10 @@ pub struct Args {
     /// ends the mounts of running pods.
     #[arg(long, value_name = "PATH")]
     keeper: Option<PathBuf>,
+    /// With --keeper: do not ask the kernel (Linux 6.9 and later) to send again what was under way when a process ended. For
+    /// tests of older kernels' behaviour.
+    #[arg(long, hide = true, requires = "keeper")]
+    no_resend: bool,
     /// Serves metrics for Prometheus there, at /metrics, and probes at /healthz and /readyz: HOST:PORT, or :PORT for all
     /// addresses [default: nowhere].
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
@@ -94,6 +98,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let shared = Shared { resources: Arc::new(resources), connections, keeping };
     let defaults = Defaults {
         lends_to_inline: args.allow_inline_volume_key_access_with_identity,
+        no_resend: args.no_resend,
         ..args.driver.defaults(trust.clone())?
     };
     let api = defaults.api.clone();

@@ -31,6 +31,7 @@ use crate::{
         AuthMode, Cloud, CloudHints, Credential, CredentialSource, IdentityOptions, IdentitySettings, Lookups,
         PodToken, Trust,
     },
+    fuse::SessionOptions,
     kube::Api,
     volume::{self, VolumeSpec, options::MountOptions},
 };
@@ -48,6 +49,8 @@ pub struct Defaults {
     pub cloud_config: Vec<PathBuf>,
     /// Inline volumes, which any pod may write, may be signed for in the name of the node or the cluster.
     pub lends_to_inline: bool,
+    /// The kernel is not asked to send again what another process had read and not answered. For tests of older kernels' behaviour.
+    pub no_resend: bool,
     /// What was looked up in key vaults and at the resource manager.
     pub lookups: Arc<Lookups>,
     /// The API server, where the driver may ask it.
@@ -59,8 +62,9 @@ impl Defaults {
     #[must_use]
     pub fn new(driver_name: impl Into<String>, cloud: Cloud, trust: Trust) -> Self {
         let driver_name = driver_name.into();
-        let (cloud_config, lends_to_inline, lookups) = (Vec::new(), false, Arc::default());
-        Self { driver_name, cloud, trust, cloud_config, lends_to_inline, lookups, api: None }
+        let (cloud_config, lookups) = (Vec::new(), Arc::default());
+        let (lends_to_inline, no_resend) = (false, false);
+        Self { driver_name, cloud, trust, cloud_config, lends_to_inline, no_resend, lookups, api: None }
     }
 }
 
@@ -324,7 +328,7 @@ impl MountRequest<'_> {
         let prefix = prefix.unwrap_or_default();
         let location = account.location(&format!("{container}/{prefix}"))?;
         let create = self.attributes.flag("createcontainer")? || options.create_container;
-        let session = options.session_options(location.to_string());
+        let session = SessionOptions { no_resend: defaults.no_resend, ..options.session_options(location.to_string()) };
         let mut view = options.view_settings();
         view.read_only |= self.access.read_only;
         Ok(VolumeSpec {

@@ -243,10 +243,21 @@ fn writer(cluster: &Cluster, pod: &str) -> Child {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pods_notice_nothing_of_a_plugin_that_is_killed_or_told_to_end() {
+    restarted_under_pods(&[], [true, false, true, false, true, false]).await;
+}
+
+/// As before Linux 6.9: who is killed takes calls with him, who is told to end does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pods_notice_nothing_of_a_plugin_that_is_told_to_end_where_the_kernel_sends_nothing_again() {
+    restarted_under_pods(&["--no-resend"], [false; 6]).await;
+}
+
+/// Plugins with these flags that follow each other: the one before is killed, or told to end.
+async fn restarted_under_pods(flags: &[&str], kills: [bool; 6]) {
     let scratch = tempfile::tempdir().unwrap();
     let socket = scratch.path().join("keeper.sock");
     let _keeper = Keeper::start(BINARY, &socket, &[]);
-    let arguments = ["--keeper", socket.to_str().unwrap()];
+    let arguments = [&["--keeper", socket.to_str().unwrap()], flags].concat();
     let mut cluster = Cluster::start_apart(&[], &arguments).await;
     let volume = cluster.staged("pvc-1").await;
     let [plain, of_group, own, new] = ["a", "b", "c", "d"].map(|pod| cluster.target(pod));
@@ -259,9 +270,9 @@ async fn pods_notice_nothing_of_a_plugin_that_is_killed_or_told_to_end() {
     cluster.sh(&format!("echo kept > {of_group}/g/file && echo kept > {own}/o/file")).await;
     let before = cluster.mounts();
     let writers = [plain.clone(), format!("{of_group}/g"), format!("{own}/o")].map(|pod| (writer(&cluster, &pod), pod));
-    for restart in 0..6 {
+    for is_killed in kills {
         tokio::time::sleep(A_WHILE).await;
-        if restart % 2 == 0 {
+        if is_killed {
             cluster.kill(DRIVER);
         } else {
             cluster.terminate(DRIVER);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use azblob_csi::keeper::{Claim, Item};
-use harness::{Keeper, program, run};
+use harness::{Ended, Keeper, program, run};
 use nix::sys::signal::Signal;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_azblob-csi");
@@ -128,7 +128,7 @@ fn it_ends_when_it_is_told_to_and_what_it_held_goes_with_it() {
         let (kept, read_end) = pipe_item("pipe");
         left.keep(kept).unwrap();
         drop(left);
-        let (code, log) = keeper.end_with(signal);
+        let Ended { code, log } = keeper.end_with(signal);
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("the keeper listens") && log.contains("group=\"left\""), "{log}");
         assert!(log.contains("lets go of what it holds groups=1 items=1"), "{log}");
@@ -148,7 +148,7 @@ fn a_living_keeper_is_not_replaced_and_a_killed_one_is() {
     let refused = run(&mut keeper(&socket), LIMIT);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("another keeper serves this socket"), "{}", refused.stderr);
-    assert_eq!(first.end_with(Signal::SIGKILL).0, None);
+    assert_eq!(first.end_with(Signal::SIGKILL).code, None);
     assert!(socket.exists());
     // What the dead one held is given to the next by whoever lives.
     let next = Keeper::start(BINARY, &socket, &[]);

@@ -96,7 +96,8 @@ impl FileSystem {
         let (Ok(from), Ok(to)) = (BlobName::new(row.from.as_str()), BlobName::new(row.to.as_str())) else {
             return Ok(false);
         };
-        let Some(source) = self.table.get(InodeNumber(row.inode)) else { return Ok(false) };
+        let source = self.table.get(InodeNumber(row.inode)).filter(|_| !row.new_name.is_empty());
+        let Some(source) = source else { return Ok(false) };
         if source.state.lock().base.is_none() || self.found(&from).await?.is_some() {
             return Ok(false);
         }
