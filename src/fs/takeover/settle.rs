@@ -26,7 +26,10 @@ const AT_ONCE: usize = 32;
 impl FileSystem {
     /// Finds out what became of the unlinks and renames that another process had begun.
     pub(in crate::fs) async fn settle_begun(self: &Arc<Self>) {
-        let open: Vec<(u64, BegunRow)> = self.left.unfinished();
+        let open = self.left.unfinished();
+        if open.is_empty() {
+            return;
+        }
         let settle = |(key, row): (u64, BegunRow)| {
             let volume = Arc::clone(self);
             async move {
@@ -40,7 +43,7 @@ impl FileSystem {
         // Collected first: the compiler cannot see that a stream over a borrowing closure is Send.
         let settling: Vec<_> = open.into_iter().map(settle).collect();
         let all = futures::stream::iter(settling).buffer_unordered(AT_ONCE).collect::<()>();
-        if tokio::time::timeout(SETTLE_MAX, all).await.is_err() {
+        if crate::sync::tokio::time::timeout(SETTLE_MAX, all).await.is_err() {
             tracing::warn!("the service does not answer what became of requests that were begun before a restart");
         }
     }
