@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use crate::sync::Mutex;
@@ -67,27 +67,8 @@ pub struct FileHandle {
     pub stream: ReadStream,
     /// How far it has heard of failed commits ([`super::latch`]); changed under the lock of the inode's state.
     pub heard: AtomicU64,
-    /// That a program has closed it since it last wrote: the kernel tells of the last close some time after close(2) has
-    /// returned. Changed under the lock of the inode's state, which counts these.
-    pub rests: AtomicBool,
     /// The view that it was opened through.
     pub view: u64,
-}
-
-impl FileHandle {
-    /// A program has closed it, and what was written is saved.
-    pub(super) fn rest(&self) {
-        let mut state = self.inode.state.lock();
-        state.resting += u32::from(!self.rests.swap(true, Ordering::Relaxed));
-    }
-
-    /// It writes, or is gone.
-    pub(super) fn wake(&self) {
-        if self.rests.load(Ordering::Relaxed) {
-            let mut state = self.inode.state.lock();
-            state.resting -= u32::from(self.rests.swap(false, Ordering::Relaxed));
-        }
-    }
 }
 
 /// An open directory.

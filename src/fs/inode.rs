@@ -112,8 +112,6 @@ pub struct State {
     pub opened: u32,
     /// Open handles that may write.
     pub writers: u32,
-    /// Those of them that rest ([`super::handle::FileHandle::rests`]).
-    pub resting: u32,
     /// Open handles that may read.
     pub readers: u32,
     /// Where the stretches of `overlay` begin that are on their way to the service; none is sent twice at once.
@@ -182,7 +180,6 @@ impl State {
             fate: Fate::Linked,
             opened: 0,
             writers: 0,
-            resting: 0,
             readers: 0,
             staging: BTreeSet::new(),
             draining: false,
@@ -227,7 +224,7 @@ impl State {
     /// committed, or a program is writing it.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        self.is_dirty() || self.writers > self.resting
+        self.is_dirty() || self.writers > 0
     }
 
     /// What a commit that begins now writes beside the bytes: what is owed goes as it was closed.

@@ -4,10 +4,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use crate::sync::Mutex;
@@ -122,8 +119,8 @@ impl FileSystem {
         };
         self.table.hold(inode.number, 1);
         let (inode, stream, heard) = (Arc::clone(inode), self.cache().stream(), AtomicU64::new(heard));
-        let (id, rests, view) = (HandleId::default(), AtomicBool::new(false), caller.view.id());
-        self.handles.add_file(FileHandle { id, inode, access, stream, heard, rests, view })
+        let (id, view) = (HandleId::default(), caller.view.id());
+        self.handles.add_file(FileHandle { id, inode, access, stream, heard, view })
     }
 
     /// close(2) of one descriptor: what was written is on the service when it returns, or in the journal
@@ -137,14 +134,11 @@ impl FileSystem {
             Err(_) if self.has_figures_open(handle) => return Ok(()),
             found => found?,
         };
-        if !handle.access.write {
-            return Ok(());
+        match handle.access.write {
+            true if self.owe(&handle.inode).await => Ok(()),
+            true => self.commit_for(&handle).await,
+            false => Ok(()),
         }
-        if !self.owe(&handle.inode).await {
-            self.commit_for(&handle).await?;
-        }
-        handle.rest();
-        Ok(())
     }
 
     /// fsync(2) and fdatasync(2): what was written is on the service when it returns.
@@ -184,7 +178,6 @@ impl FileSystem {
 
     fn drop_handle(&self, handle: HandleId) {
         let Some(open) = self.handles.remove_file(handle) else { return };
-        open.wake();
         {
             let mut state = open.inode.state.lock();
             state.opened -= 1;

@@ -279,13 +279,7 @@ impl FileSystem {
             for (_, child) in self.table.children(number) {
                 if child.kind == Kind::Directory {
                     waiting.push(child.number);
-                    continue;
-                }
-                let is_written = {
-                    let state = child.state.lock();
-                    state.is_dirty() || state.writers > 0
-                };
-                if is_written {
+                } else if child.state.lock().is_local() {
                     found.push(child);
                 }
             }

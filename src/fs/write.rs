@@ -174,7 +174,7 @@ impl FileSystem {
         self.count_before_growing().await;
         let landed = self.note_refused(self.write_layer(inode, Place::of(caller, mode, offset), data).await);
         let range = self.told(&handle, landed)?;
-        self.note_written(caller, &handle, offset, &range, mode);
+        self.note_written(caller, inode, offset, &range, mode);
         if mode.synchronous {
             self.commit_for(&handle).await?;
         }
@@ -198,7 +198,7 @@ impl FileSystem {
         self.check_writable(caller).ok()?;
         let handle = self.handles.file(handle).ok()?;
         let range = self.try_write_layer(&handle.inode, Place::of(caller, mode, offset), data)?;
-        self.note_written(caller, &handle, offset, &range, mode);
+        self.note_written(caller, &handle.inode, offset, &range, mode);
         Some(count)
     }
 
@@ -206,13 +206,11 @@ impl FileSystem {
     fn note_written(
         self: &Arc<Self>,
         caller: &Caller,
-        handle: &FileHandle,
+        inode: &Arc<Inode>,
         offset: u64,
         range: &Range<u64>,
         mode: WriteMode,
     ) {
-        let inode = &handle.inode;
-        handle.wake();
         self.meter.written_bytes.add(range.end - range.start);
         self.stage_behind(inode, range);
         // The kernel has put the bytes into its pages where it believed the end to be.

@@ -109,28 +109,6 @@ async fn a_foreign_version_is_a_new_inode_and_the_old_handle_never_mixes() {
     assert_eq!(volume.read(again, 0, 1 << 20).await, vec![2u8; 1 << 20]);
 }
 
-/// The kernel tells of the last close after close(2) has returned to the writer.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_opens_after_a_close_elsewhere_sees_it_though_a_writer_here_was_not_let_go_yet() {
-    let service = Service::start();
-    let volume = service.volume().await;
-    let (_, writer) = volume.create("file", CREATE).await.unwrap();
-    volume.write(writer, 0, b"closed here").await;
-    volume.fs.flush(writer).await.unwrap();
-    service.put("file", b"closed elsewhere since");
-    assert_eq!(volume.read_file("file").await, b"closed elsewhere since");
-    volume.fs.release(writer).await.unwrap();
-    // One that goes on writing after a close of a copy of its descriptor is a writer like before.
-    let (number, writer) = volume.create("other", CREATE).await.unwrap();
-    volume.write(writer, 0, b"12345").await;
-    volume.fs.flush(writer).await.unwrap();
-    volume.write(writer, 5, b"678").await;
-    assert_eq!(volume.read_file("other").await, b"12345678");
-    assert_eq!(volume.lookup("other").await.unwrap().attr.number, number);
-    volume.fs.release(writer).await.unwrap();
-    assert_eq!(service.blob("other"), b"12345678");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_writers_the_second_gets_estale_and_the_first_version_stays() {
     let service = Service::start();

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     os::fd::OwnedFd,
-    sync::atomic::{AtomicBool, AtomicU64},
+    sync::atomic::AtomicU64,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -438,8 +438,7 @@ impl FileSystem {
                 directories.push((id, DirectoryHandle { inode, listing, stamp, view, reader }));
             } else {
                 let (stream, heard) = (self.cache().stream(), AtomicU64::new(row.heard));
-                let (access, rests) = (access_of(row.access), AtomicBool::new(false));
-                files.push((id, FileHandle { id, inode, access, stream, heard, rests, view }));
+                files.push((id, FileHandle { id, inode, access: access_of(row.access), stream, heard, view }));
             }
         }
         for (handle, left) in std::mem::take(&mut read.given) {
