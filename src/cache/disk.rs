@@ -180,7 +180,7 @@ impl DiskTier {
     }
 
     /// Whether somebody fetches what will be handed over.
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(super) fn is_fetching(&self) -> bool {
         // The cache and its registry have one handle each, and so has every fetch.
         Arc::strong_count(&self.inner) > 2

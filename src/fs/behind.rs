@@ -345,7 +345,7 @@ impl FileSystem {
     pub(super) async fn owe_directory(
         self: &Arc<Self>,
         parent: &Arc<Inode>,
-        name: &str,
+        (name, asked): (&str, Instant),
         attributes: &Attributes,
     ) -> Result<Option<Held>> {
         let Some(behind) = &self.behind else { return Ok(None) };
@@ -355,8 +355,7 @@ impl FileSystem {
         }
         let blob = self.blob_at(parent, name)?;
         let Some(chain) = behind.journal.admit(0, None) else { return Ok(None) };
-        let number = self.table.next_number();
-        let inode = Inode::new(number, Kind::Directory, None, *attributes, self.scribe.as_ref());
+        let inode = Inode::new(self.table.next_number(), Kind::Directory, None, *attributes, self.scribe.as_ref());
         let carried = inode.state.lock().carried_now();
         let options = write_options(&inode, None, &carried);
         let body = Body::new();
@@ -366,16 +365,12 @@ impl FileSystem {
             return Ok(None);
         }
         inode.state.lock().attributes_dirty = true;
-        match self.link_new(parent, name, inode) {
-            Ok(held) => {
-                self.note_owed(behind, &held.inode, Owed { chain, bytes: 0, over: None, carried });
-                Ok(Some(held))
-            }
-            Err(error) => {
-                behind.journal.settle(chain);
-                Err(error)
-            }
+        let linked = self.link_new(parent, (name, asked), &inode);
+        match &linked {
+            Ok(Some(held)) => self.note_owed(behind, &held.inode, Owed { chain, bytes: 0, over: None, carried }),
+            Ok(None) | Err(_) => behind.journal.settle(chain),
         }
+        linked
     }
 
     fn note_owed(self: &Arc<Self>, behind: &Behind, inode: &Arc<Inode>, owed: Owed) {

@@ -70,6 +70,7 @@ impl FileSystem {
         let directory = self.directory_inode(parent)?;
         self.wait_deleted(&directory, &name).await;
         let held = loop {
+            let asked = Instant::now();
             if let Some(there) = self.existing(parent, &name).await? {
                 if begun.has_made_inode(&there.inode) {
                     break there;
@@ -80,10 +81,12 @@ impl FileSystem {
                 let handle = self.open_file(caller, there.inode.number, access).await?;
                 return Ok((there, handle));
             }
-            match self.make_file(caller, &directory, &name, mode, access, begun).await {
-                // Another view of this mount made it just now: then it is opened.
+            match self.make_file(caller, &directory, (&name, asked), mode, access, begun).await {
+                // Another client made it just now: then it is opened.
                 Err(error) if error.errno == libc::EEXIST && !access.exclusive => {}
-                made => break made?,
+                Err(error) => return Err(error),
+                Ok(Some(made)) => break made,
+                Ok(None) => {}
             }
         };
         let handle = self.add_handle(caller, &held.inode, access);
@@ -200,25 +203,25 @@ impl FileSystem {
         }
     }
 
-    /// A new file: ours alone until its first commit, unless O_EXCL wants the service's word now.
+    /// A new file: ours alone until its first commit, unless O_EXCL wants the service's word now. As [`Self::link_new`].
     async fn make_file(
         self: &Arc<Self>,
         caller: &Caller,
         directory: &Arc<Inode>,
-        name: &str,
+        (name, asked): (&str, Instant),
         mode: u32,
         access: Access,
         begun: &mut Begun,
-    ) -> Result<Held> {
+    ) -> Result<Option<Held>> {
         let attributes = begun.attributes(|| self.new_attributes(caller, directory, Kind::File, mode));
         self.note_making(begun, &attributes);
         if !access.write || (access.exclusive && !self.judges_names_in(directory)) {
-            return self.put_new(directory, name, Kind::File, &attributes, Bytes::new(), begun).await;
+            return self.put_new(directory, name, Kind::File, &attributes, Bytes::new(), begun).await.map(Some);
         }
         self.blob_at(directory, name)?; // Refuses a name too long now, not at close.
         let inode = Inode::new(self.table.next_number(), Kind::File, None, attributes, self.scribe.as_ref());
         inode.state.lock().overlay = Some(Overlay::over(0));
-        self.link_new(directory, name, inode)
+        self.link_new(directory, (name, asked), &inode)
     }
 
     async fn make_blob(
@@ -251,13 +254,14 @@ impl FileSystem {
         let name = self.new_name(caller, parent, name)?;
         let directory = self.directory_inode(parent)?;
         self.wait_deleted(&directory, &name).await;
+        let asked = Instant::now();
         if let Some(there) = self.existing(parent, &name).await? {
             return if begun.has_made_inode(&there.inode) { Ok(there) } else { Err(exists(&name)) };
         }
         let attributes = begun.attributes(|| self.new_attributes(caller, &directory, kind, mode));
         self.note_making(begun, &attributes);
         let owed = match kind {
-            Kind::Directory => self.owe_directory(&directory, &name, &attributes).await?,
+            Kind::Directory => self.owe_directory(&directory, (&name, asked), &attributes).await?,
             _ => None,
         };
         let held = match owed {
@@ -322,18 +326,37 @@ impl FileSystem {
         is_own && !self.settings.excl_strict
     }
 
-    pub(super) fn link_new(self: &Arc<Self>, directory: &Arc<Inode>, name: &str, inode: Arc<Inode>) -> Result<Held> {
+    /// Puts a new inode under a name that was free when that was asked for. `None`: the name was made, changed or removed here
+    /// since (another view's program is as quick), and must be asked for again.
+    pub(super) fn link_new(
+        self: &Arc<Self>,
+        directory: &Arc<Inode>,
+        (name, asked): (&str, Instant),
+        inode: &Arc<Inode>,
+    ) -> Result<Option<Held>> {
+        let is_touched = || directory.directory.as_ref().is_some_and(|known| known.is_touched_since(name, asked));
         if let Some(there) = self.table.child(directory.number, name)
             && !there.state.lock().is_local()
+            && !is_touched()
         {
-            // Nobody has the name any more (`existing` said so), but an inode still claims it.
+            // Nobody has the name any more, but an inode still claims it.
             self.detach(directory.number, name, &there);
         }
         let number = inode.number;
         let gone = || Error::new(libc::ESTALE, "the directory is gone");
-        let linked = self.table.link(directory.number, name, inode).ok_or_else(gone)?;
+        let linked = self.table.link(directory.number, name, Arc::clone(inode)).ok_or_else(gone)?;
         let held = Held::adopt(self, linked);
-        if held.inode.number == number { Ok(held) } else { Err(exists(name)) }
+        // Who made it meanwhile has said so before it could be given up again: looked at once nobody can make it any more.
+        if held.inode.number == number && !is_touched() {
+            return Ok(Some(held));
+        }
+        inode.state.lock().discard_changes();
+        self.table.unlink(number);
+        drop(held);
+        if let Some(scribe) = &self.scribe {
+            scribe.forget_inode(number);
+        }
+        Ok(None)
     }
 
     /// Tells the directory, and other views, of a name that was made here.

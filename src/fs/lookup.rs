@@ -110,30 +110,35 @@ impl FileSystem {
         if self.is_removed(parent, &shown) {
             return Err(no_entry(&shown));
         }
-        if let Some(known) = self.known(&directory, &shown)? {
-            return known.ok_or_else(|| no_entry(&shown));
-        }
-        if self.wait_deleted(&directory, &shown).await
-            && let Some(known) = self.known(&directory, &shown)?
-        {
-            return known.ok_or_else(|| no_entry(&shown));
-        }
-        self.spoil_listed_ahead(&directory, &shown);
-        let asked = Instant::now();
-        if directory.directory.as_ref().is_some_and(|known| known.count_probe() > PROBES_BEFORE_LISTING) {
-            self.load_first_page(&directory).await?;
+        let found = loop {
             if let Some(known) = self.known(&directory, &shown)? {
                 return known.ok_or_else(|| no_entry(&shown));
             }
-        }
-        let found = match self.probe(parent, &shown, asked).await? {
-            Some(found) => found,
-            None if self.keeps_something(parent, &shown) => {
-                Found { kind: Kind::Directory, properties: None, seen: asked, number: None }
+            if self.wait_deleted(&directory, &shown).await
+                && let Some(known) = self.known(&directory, &shown)?
+            {
+                return known.ok_or_else(|| no_entry(&shown));
             }
-            None => {
-                self.note_absent(&directory, &shown, asked);
-                return Err(no_entry(&shown));
+            self.spoil_listed_ahead(&directory, &shown);
+            let asked = Instant::now();
+            let touched = || directory.directory.as_ref().is_some_and(|known| known.is_touched_since(&shown, asked));
+            if directory.directory.as_ref().is_some_and(|known| known.count_probe() > PROBES_BEFORE_LISTING) {
+                self.load_first_page(&directory).await?;
+                if let Some(known) = self.known(&directory, &shown)? {
+                    return known.ok_or_else(|| no_entry(&shown));
+                }
+            }
+            match self.probe(parent, &shown, asked).await? {
+                Some(found) => break found,
+                None if self.keeps_something(parent, &shown) => {
+                    break Found { kind: Kind::Directory, properties: None, seen: asked, number: None };
+                }
+                // Another view has made it meanwhile.
+                None if touched() => {}
+                None => {
+                    self.note_absent(&directory, &shown, asked);
+                    return Err(no_entry(&shown));
+                }
             }
         };
         if let (Some(child), Some(properties)) = (self.table.child(parent, &shown), &found.properties) {
@@ -347,9 +352,11 @@ impl FileSystem {
             return false;
         }
         let Some(properties) = &found.properties else {
-            state.base = None;
-            state.checked = Some(found.seen);
-            return inode.kind == Kind::Directory;
+            if inode.kind != Kind::Directory {
+                return false;
+            }
+            (state.base, state.checked) = (None, Some(found.seen));
+            return true;
         };
         let unchanged = state.base.as_ref().is_some_and(|base| base.properties.etag == properties.etag);
         if unchanged {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use azblob_csi::fs::{ROOT, RenameMode, SetAttr, SetTime, SetXattr, Settings};
-use blob_emulator::Operation;
+use blob_emulator::{FaultKind, FaultRule, Operation};
 
 use crate::support::{
     random::Random,
@@ -280,6 +280,25 @@ async fn a_view_hears_of_what_another_view_changed() {
     volume.write_file("new", b"x").await;
     let heard = other.caller.view.invalidations().take().await;
     assert!(format!("{heard:?}").contains("new"), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_another_view_makes_while_the_service_is_asked_for_it_is_that_file() {
+    let service = Service::start();
+    let volume = service.volume_with(Settings { metadata_ttl: Duration::ZERO, ..Settings::default() }).await;
+    let other = volume.second_view();
+    // "Not there", which was said long ago when it is heard.
+    let late = FaultKind::Stall { duration: Duration::from_secs(1), after_bytes: None };
+    service.fault(FaultRule::new(late).on(Operation::GetBlobProperties).times(1));
+    let slow = Arc::clone(&volume);
+    let slow = tokio::spawn(async move { slow.create("new", CREATE).await.unwrap() });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    other.write_file("new", b"other").await;
+    assert!(!slow.is_finished(), "the answer was not late");
+    let (_, handle) = slow.await.unwrap();
+    volume.write(handle, 0, b"a").await;
+    volume.close(handle).await.unwrap();
+    assert_eq!(service.blob("new"), b"ather");
 }
 
 #[tokio::test(flavor = "multi_thread")]

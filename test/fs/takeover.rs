@@ -174,10 +174,7 @@ async fn requests_that_are_sent_again_are_not_done_twice() {
     let (_, moved) = first.create("from", CREATE).await.unwrap();
     first.write(moved, 0, b"moved").await;
     first.fs.flush(moved).await.unwrap();
-    let rename = |volume: &Arc<Volume>, caller: Caller| {
-        let fs = Arc::clone(&volume.fs);
-        async move { fs.rename(&caller, (ROOT, "from".as_ref()), (ROOT, "to".as_ref()), RenameMode::NoReplace).await }
-    };
+    let rename = |volume, caller| rename(volume, caller, ("from", "to"), RenameMode::NoReplace);
     rename(&first, at(&first, 8)).await.unwrap();
     let refused = first.fs.make_directory(&at(&first, 10), ROOT, "d".as_ref(), 0o755).await.unwrap_err();
     assert_eq!(refused.errno, libc::EEXIST);
@@ -393,6 +390,17 @@ async fn what_was_unlinked_while_it_was_open_is_unlinked() {
     }
 }
 
+/// rename(2) in the root; not bound to the volume, so that it can be broken off.
+fn rename(
+    volume: &Volume,
+    caller: Caller,
+    (from, to): (&'static str, &'static str),
+    mode: RenameMode,
+) -> impl Future<Output = azblob_csi::fs::Result<()>> + use<> {
+    let fs = Arc::clone(&volume.fs);
+    async move { fs.rename(&caller, (ROOT, from.as_ref()), (ROOT, to.as_ref()), mode).await }
+}
+
 /// rename(2) of a file that is written was done, and nobody noted it: a writer goes on under the new name.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_renamed_while_it_was_open_is_renamed() {
@@ -405,10 +413,7 @@ async fn what_was_renamed_while_it_was_open_is_renamed() {
         let (_, replaced) = first.create("log.1", CREATE).await.unwrap();
         first.write(replaced, 0, b"the one before").await;
         first.fs.flush(replaced).await.unwrap();
-        let rename = |volume: &Arc<Volume>, caller: Caller| {
-            let fs = Arc::clone(&volume.fs);
-            async move { fs.rename(&caller, (ROOT, "log".as_ref()), (ROOT, "log.1".as_ref()), RenameMode::Replace).await }
-        };
+        let rename = |volume, caller| rename(volume, caller, ("log", "log.1"), RenameMode::Replace);
         let last = if hierarchical { Operation::RenamePath } else { Operation::DeleteBlob };
         let kept = cut_off((&service, &estate), last, rename(&first, asked(&first, 9))).await;
         let second = estate.volume_of(&service, kept).await;
@@ -435,10 +440,7 @@ async fn another_clients_blob_is_not_taken_for_what_was_renamed() {
     let (number, handle) = first.create("from", CREATE).await.unwrap();
     first.write(handle, 0, b"ours").await;
     first.fs.flush(handle).await.unwrap();
-    let rename = |volume: &Arc<Volume>, caller: Caller| {
-        let fs = Arc::clone(&volume.fs);
-        async move { fs.rename(&caller, (ROOT, "from".as_ref()), (ROOT, "to".as_ref()), RenameMode::Replace).await }
-    };
+    let rename = |volume, caller| rename(volume, caller, ("from", "to"), RenameMode::Replace);
     let kept = cut_off((&service, &estate), Operation::DeleteBlob, rename(&first, asked(&first, 9))).await;
     service.put("to", b"hers");
     let second = estate.volume_of(&service, kept).await;

@@ -1,6 +1,6 @@
 //! Meetings over names: lookups, forgets, renames, unlinks and exclusive creates.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{ROOT, Volume, meet};
 use crate::fs::{RenameMode, Settings};
@@ -71,6 +71,74 @@ fn of_two_exclusive_creators_exactly_one_wins() {
         assert_eq!(volume.container.bytes("new"), if first { b"1" } else { b"2" });
         volume.is_quiet();
     });
+}
+
+#[test]
+fn two_makers_of_one_name_write_one_file() {
+    meet(|| async {
+        let volume = Volume::open().await;
+        let make = |offset: u64, byte: u8| {
+            volume.spawn(move |volume| async move {
+                let handle = volume.create("new", false).await.unwrap();
+                volume.write(handle, offset, &[byte]).await;
+                volume.close(handle).await.unwrap();
+            })
+        };
+        let (first, second) = (make(0, b'1'), make(1, b'2'));
+        first.await.unwrap();
+        second.await.unwrap();
+        assert_eq!(volume.container.bytes("new"), b"12");
+        volume.is_quiet();
+    });
+}
+
+/// What a program does that makes a file, saves it and opens it again, while others look.
+fn made_beside_lookups_and_listings(settings: impl Fn() -> Settings + Send + Sync + 'static) {
+    meet(move || {
+        let settings = settings();
+        async move {
+            let volume = Volume::with(settings).await;
+            let maker = volume.spawn(|volume| async move {
+                let handle = volume.create("new", false).await.unwrap();
+                volume.write(handle, 0, b"1").await;
+                volume.fs.sync_file(handle).await.unwrap();
+                volume.fs.flush(handle).await.unwrap();
+                // The kernel tells of the last close some time after close(2) has returned.
+                let released = volume.spawn(move |volume| async move { volume.fs.release(handle).await });
+                let handle = volume.open_file("new").await.unwrap();
+                volume.write(handle, 1, b"2").await;
+                volume.close(handle).await.unwrap();
+                released.await.unwrap().unwrap();
+            });
+            let looker = volume.spawn(|volume| async move {
+                for _ in 0..3 {
+                    if let Ok(number) = volume.lookup("new").await {
+                        volume.forget(number);
+                    }
+                }
+            });
+            let lister = volume.spawn(|volume| async move {
+                let handle = volume.fs.open_directory(&volume.caller.view, ROOT).unwrap();
+                volume.fs.read_directory(handle, 0, 10).await.unwrap();
+                volume.fs.close_directory(handle);
+            });
+            maker.await.unwrap();
+            looker.await.unwrap();
+            lister.await.unwrap();
+            assert_eq!(volume.container.bytes("new"), b"12");
+            volume.is_quiet();
+        }
+    });
+}
+
+#[test]
+fn a_file_is_made_and_opened_again_beside_lookups_and_listings() {
+    made_beside_lookups_and_listings(Settings::default);
+}
+
+#[test]
+fn a_file_is_made_and_opened_again_where_names_are_never_believed() {
+    made_beside_lookups_and_listings(|| Settings { metadata_ttl: Duration::ZERO, ..Settings::default() });
 }
 
 #[test]
