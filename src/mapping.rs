@@ -57,6 +57,13 @@ impl Mapping {
         self.start
     }
 
+    /// Has the kernel give single pages here, also where it gives 2 MiB at the first touch to everybody
+    /// (`transparent_hugepage/enabled` is `always`): for memory of which little is touched. A kernel without large pages refuses.
+    pub fn use_single_pages(&self) {
+        // SAFETY: advice that changes no byte of what is mapped here.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_NOHUGEPAGE) };
+    }
+
     /// Leaves it mapped; [`Self::of`] takes it back.
     #[must_use]
     pub fn into_start(self) -> NonNull<u8> {

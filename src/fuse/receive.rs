@@ -9,7 +9,7 @@
 //!   that is not there yet, the request ends with EIO (`fuse_dev_do_read` of fs/fuse/dev.c), and nobody can have it sent
 //!   again: one msync(2) failed in 150 kills under a program that wrote.
 //!
-//! So buffers are mapped here, with their first pages, which all requests without data fit into. Of a mount that is to outlive its process
+//! So buffers are mapped here (in single pages: 2 MiB for each thread of each mount are as wrong), with their first pages, which all requests without data fit into. Of a mount that is to outlive its process
 //! as much more is there as small writes take, before the first file is open for writing; and all that any request takes, once one with
 //! more data has come, or before the threads start where the process before left a long file open for writing. So a mount
 //! costs 64 KiB while it is read, 320 KiB with small files and logs, and 4 MiB only where much is written. What is left of the second
@@ -111,6 +111,7 @@ unsafe impl GlobalAlloc for Allocator {
 /// A buffer, aligned as pages are; null when the kernel refuses.
 fn map() -> *mut u8 {
     let Ok(mapping) = Mapping::anonymous(BUFFER_BYTES) else { return ptr::null_mut() };
+    mapping.use_single_pages();
     let start = mapping.into_start();
     IS_THERE.store(true, Ordering::Relaxed);
     populate(start.addr().get(), THERE_AT_ONCE.load(Ordering::Relaxed));
@@ -231,6 +232,30 @@ mod tests {
         let asked = unsafe { libc::mincore(start as *mut libc::c_void, bytes, pages.as_mut_ptr()) };
         assert_eq!(asked, 0);
         pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+
+    /// Whether the kernel gives no large pages at `start`, by proc_pid_smaps(5).
+    fn has_single_pages(start: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_here = false;
+        for line in maps.lines() {
+            let ends = line.split(' ').next().and_then(|range| range.split_once('-'));
+            if let Some((Ok(from), Ok(to))) =
+                ends.map(|(from, to)| (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16)))
+            {
+                is_here = (from..to).contains(&start);
+            }
+            if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| is_here) {
+                return flags.split_whitespace().any(|flag| flag == "nh");
+            }
+        }
+        false
+    }
+
+    #[test]
+    fn a_buffer_takes_no_more_than_is_touched_where_everybody_is_given_large_pages() {
+        let buffer = apart(|| vec![0_u8; BUFFER_BYTES]);
+        assert!(has_single_pages(buffer.as_ptr() as usize));
     }
 
     #[test]

@@ -9,6 +9,9 @@ use nix::sys::signal::Signal;
 
 use crate::{Keeper, Mount, World, mountinfo::detach_below};
 
+/// Requests that are kept for a test that fails: minutes of several programs.
+const REQUESTS_KEPT: usize = 100_000;
+
 /// See the module's doc.
 pub struct Kept {
     world: World,
@@ -27,6 +30,7 @@ impl Kept {
     #[track_caller]
     #[must_use]
     pub fn new(world: World, args: &[&str]) -> Self {
+        world.emulator().settings(|settings| settings.request_log = REQUESTS_KEPT);
         let (socket, point) = (world.path("keeper.sock"), world.directory("kept"));
         let keeper = Some(Keeper::start(world.binary(), &socket, &[]));
         let mut kept = Self { world, keeper, socket, point, args: Vec::new(), binary: None, mount: None };

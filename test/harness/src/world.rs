@@ -1,6 +1,7 @@
 //! A world for one scenario: an emulator with an empty container, a directory, and the binary under test.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use blob_emulator::Emulator;
+use blob_emulator::{Emulator, RequestRecord};
 use tempfile::TempDir;
 
 use crate::{
@@ -219,6 +220,7 @@ impl Drop for World {
                     print_tail(&entry.path());
                 }
             }
+            print_refused(&self.emulator.requests());
         } else {
             self.check(self.directory.path());
         }
@@ -232,4 +234,18 @@ fn print_tail(path: &Path) {
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(30);
     eprintln!("--- {} ({} lines) ---\n{}", path.display(), lines.len(), lines[from..].join("\n"));
+}
+
+/// What was asked of the blobs that the service has refused a change of, where the requests were kept (`request_log`): a refusal
+/// that nobody expected is explained by what came before it.
+fn print_refused(requests: &[RequestRecord]) {
+    let is_refused = |record: &&RequestRecord| matches!(record.status, 409 | 412);
+    let blobs: BTreeSet<&str> = requests.iter().filter(is_refused).map(|record| record.blob.as_str()).collect();
+    for blob in blobs.into_iter().filter(|blob| !blob.is_empty()) {
+        eprintln!("--- requests for {blob} ---");
+        for record in requests.iter().filter(|record| record.blob == blob) {
+            let RequestRecord { number, operation, range, status, code, bytes_in, bytes_out, .. } = record;
+            eprintln!("{number} {operation} {range} {status} {code} in {bytes_in} out {bytes_out}");
+        }
+    }
 }
